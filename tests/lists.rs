@@ -180,9 +180,14 @@ async fn audit_log_counting_and_paging_are_capped() {
 async fn a_list_that_takes_too_long_is_given_up() {
     let app = TestApp::new().await;
     let mut held = kernel::db::begin(&app.db.pool).await.unwrap();
-    sqlx::query("lock table audit in access exclusive mode").execute(&mut *held).await.unwrap();
-    let refused = app.provider.get("/api/audit").await.expect(422);
-    assert!(refused.text.contains("takes too long"), "{}", refused.text);
+    sqlx::query("lock table audit, images, alerts in access exclusive mode").execute(&mut *held).await.unwrap();
+    let lists = ["/api/audit", "/api/server", "/api/alerts"];
+    let asked = lists.map(|path| app.provider.get(path));
+    for (path, refused) in lists.iter().zip(futures_util::future::join_all(asked).await) {
+        assert_eq!(refused.status, 422, "{path}: {}", refused.text);
+        assert!(refused.text.contains("takes too long"), "{path}: {}", refused.text);
+    }
+    app.provider.get("/api/server?page=101&limit=100").await.expect(422);
     held.rollback().await.unwrap();
 }
 

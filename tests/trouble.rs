@@ -1,6 +1,8 @@
 //! Databases in trouble: read-only, full, out of connections, or with a wrong clock. What can't be done is a 503, what
 //! can be read is read, nothing is lost for good, and everything recovers by itself.
 
+use std::time::Duration;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use kernel::janitor::Clock;
 use secrecy::SecretString;
@@ -9,6 +11,8 @@ use sqlx::AssertSqlSafe;
 use watch::history::service as history;
 
 use crate::support::client::Response;
+use crate::support::relay::DatabaseRelay;
+use crate::support::writes::second;
 use crate::support::{
     Client, PASSWORD, Pve, TestApp, TestDb, ended, eventually, expect_error, expect_outage, wait_for,
 };
@@ -31,7 +35,11 @@ async fn reconnect(app: &TestApp) {
 fn assert_unavailable(answer: &Response) {
     assert_eq!((answer.status, answer.code()), (503, "DATABASE_UNAVAILABLE"), "{}", answer.text);
     assert!(answer.headers.contains_key("retry-after"), "{}", answer.text);
-    assert!(answer.text.contains("Nothing was changed") || answer.text.contains("read-only"), "{}", answer.text);
+    assert!(
+        ["Nothing was changed", "read-only", "too slowly"].iter().any(|words| answer.text.contains(words)),
+        "{}",
+        answer.text
+    );
 }
 
 /// A token that has not been used yet, so that its first use must be recorded.
@@ -181,6 +189,28 @@ async fn db_with_settable_clock() -> TestDb {
         sqlx::query(AssertSqlSafe(sql)).execute(&db.pool).await.unwrap();
     }
     db
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_service_whose_database_is_slow_is_not_ready_until_it_recovers() {
+    expect_outage();
+    let app = TestApp::new().await;
+    let relay = DatabaseRelay::new(&app.db).await;
+    let (_second, base) = second(&app, &relay).await;
+    let nobody = Client::new(&base, None);
+    nobody.get("/health/ready").await.expect(200);
+    relay.delay(Duration::from_secs(3));
+    // An answer may be kept for a moment.
+    wait_for("the slowness to be noticed", async || match nobody.get("/health/ready").await {
+        answer if answer.status == 200 => Err("ready"),
+        answer => {
+            assert_unavailable(&answer);
+            Ok(())
+        }
+    })
+    .await;
+    relay.delay(Duration::ZERO);
+    eventually(&nobody, "/health/ready", |_| true).await;
 }
 
 /// Ages are measured up to a horizon, which no clock can push.

@@ -7,7 +7,7 @@ use kernel::core::Core;
 use kernel::db;
 use kernel::error::{Code, Error, Result};
 use kernel::idempotency::Once;
-use kernel::listing::Window;
+use kernel::listing::{Window, list_error};
 use kernel::operations;
 use kernel::operations::model::OperationState;
 use kernel::operations::service::WaitedOperation;
@@ -52,6 +52,9 @@ pub async fn list(
         true if caller.is_reseller => Whose::Reseller(caller.account),
         true => return Err(Error::new(Code::Forbidden, "Only the provider and resellers may list others' servers.")),
     };
+    if let Some(window) = window {
+        window.check()?;
+    }
     let _turn = core.turns.take(caller.account).await?;
     let only = subject::only(caller);
     let selector: Selector = match &query.labels {
@@ -66,12 +69,14 @@ pub async fn list(
         query: query.asks().then_some(query),
         selector: &selector,
     };
-    let rows = store::list(&core.db, &filter).await?;
+    let mut tx = db::begin_list_query(&core.db).await?;
+    let rows = store::list(&mut *tx, &filter).await.map_err(list_error)?;
     let total = match rows.first() {
         Some((_, total)) => *total,
         // Past the last page there is no row that has the total.
         None if window.is_some_and(|window| window.offset > 0) => {
-            let first = store::list(&core.db, &Filter { window: Some(Window::first(1)), ..filter }).await?;
+            let first = store::list(&mut *tx, &Filter { window: Some(Window::first(1)), ..filter }).await;
+            let first = first.map_err(list_error)?;
             first.first().map_or(0, |(_, total)| *total)
         }
         None => 0,

@@ -30,6 +30,8 @@ struct Health {
 
 /// How often readiness checks query the database, at most.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// A database that takes longer than this to answer serves nobody.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Describes the kernel's own metrics; each feature describes its own.
 pub fn describe() {
@@ -82,9 +84,15 @@ async fn ready(State(probes): State<Arc<HealthState>>) -> Result<Json<Health>> {
         let writes = sqlx::query_scalar!(
             r#"select not (pg_is_in_recovery() or current_setting('transaction_read_only')::bool) as "writes!""#
         );
-        if !writes.fetch_one(&probes.core.db).await? || probes.core.heart.has_failed() {
-            let error = Error::new(Code::DatabaseUnavailable, "Our database is read-only or full at the moment.");
-            return Err(Error { retry_after: Some(Duration::from_secs(5)), ..error });
+        let not_ready = |message: &str| Error {
+            retry_after: Some(Duration::from_secs(5)),
+            ..Error::new(Code::DatabaseUnavailable, message)
+        };
+        let Ok(writes) = tokio::time::timeout(PATIENCE, writes.fetch_one(&probes.core.db)).await else {
+            return Err(not_ready("Our database answers too slowly at the moment."));
+        };
+        if !writes? || probes.core.heart.has_failed() {
+            return Err(not_ready("Our database is read-only or full at the moment."));
         }
         *looked = Some(Instant::now());
     }
