@@ -61,6 +61,19 @@ impl Made {
         output_of(&*self.driver, &self.guest, &["sh", "-c", script]).await
     }
 
+    /// A journal on a full disk makes room for itself.
+    async fn keep_journal_in_memory(&self) {
+        let script = "mkdir -p /etc/systemd/journald.conf.d && rm -rf /var/log/journal && \
+                      printf '[Journal]\\nStorage=volatile\\n' > /etc/systemd/journald.conf.d/memory.conf && \
+                      systemctl restart systemd-journald";
+        // Just after its start a guest has no systemd to ask.
+        wait_for("a journal in memory", async || {
+            let out = self.driver.exec(&self.guest, &["sh", "-c", script], b"", PATIENCE).await.unwrap();
+            if out.status == 0 { Ok(()) } else { Err(String::from_utf8_lossy(&out.stderr).into_owned()) }
+        })
+        .await;
+    }
+
     /// Fills the guest's disk of this size. While the kernel is not counting disks (scripts/incus.sh has it count again),
     /// too much fits: then it is emptied and filled once more.
     async fn fill_disk(&self, gib: u32) {
@@ -179,11 +192,7 @@ async fn a_server_grows_by_resource_or_by_tariff_and_its_disk_never_shrinks() {
 async fn a_server_with_a_full_disk_gets_a_clear_error_stays_up_and_can_grow() {
     let made = Made::new().await;
     let me = &made.app.customer;
-    // A journal on a full disk makes room for itself.
-    made.sh("mkdir -p /etc/systemd/journald.conf.d && rm -rf /var/log/journal && \
-             printf '[Journal]\\nStorage=volatile\\n' > /etc/systemd/journald.conf.d/memory.conf && \
-             systemctl restart systemd-journald")
-        .await;
+    made.keep_journal_in_memory().await;
     made.fill_disk(1).await;
     let pid = made.said("stat -c %Y /proc/1").await;
     let refused = async |answer: Response, what: &str| {

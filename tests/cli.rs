@@ -6,7 +6,7 @@ use tokio::io::AsyncWriteExt;
 
 use crate::support::app::account_of;
 use crate::support::child::command;
-use crate::support::{Client, TestApp, TestDb};
+use crate::support::{Client, TestApp, TestDb, revoked};
 
 async fn run(db: &TestDb, data: &std::path::Path, line: &str, stdin: &str) -> Output {
     let mut child = command(db, data)
@@ -70,7 +70,7 @@ async fn accounts_tokens_and_the_catalogue_are_managed_on_the_command_line() {
     let list = good("token list --user a@example.com", "").await;
     let id = list.lines().last().unwrap().split(' ').next().unwrap().to_owned();
     good(&format!("token revoke --user a@example.com {id}"), "").await;
-    token.get("/api/tariffs").await.expect(401);
+    revoked(&token, "/api/tariffs").await;
     good("user disable a@example.com", "").await;
     login("a@example.com", password).await.expect(401);
     good("user enable a@example.com", "").await;
@@ -300,7 +300,7 @@ async fn the_demo_is_set_up_once() {
     std::fs::remove_file(&file).unwrap();
     assert!(demo().await.contains("new passwords"));
     let second = std::fs::read_to_string(&file).unwrap();
-    provider.get("/api/hosts").await.expect(401);
+    revoked(&provider, "/api/hosts").await;
     let provider = Client::new(&service.base, Some(&value(&second, "INNKEEPER_PROVIDER_TOKEN")));
     provider.get("/api/hosts").await.expect(200);
 }

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::support::child::command;
-use crate::support::{PASSWORD, TestApp};
+use crate::support::{PASSWORD, TestApp, revoked};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn users_are_managed_on_the_command_line() {
@@ -39,9 +39,9 @@ async fn users_are_managed_on_the_command_line() {
     assert_eq!(entry["data"][0]["reason"], "a ticket", "{entry}");
 
     run(&["user", "end-sessions", "customer@example.com"], 0).await;
-    app.customer.get("/api/auth/me").await.expect(401);
+    revoked(&app.customer, "/api/auth/me").await;
     run(&["user", "disable", "other@example.com"], 0).await;
-    app.other.get("/api/auth/me").await.expect(401);
+    revoked(&app.other, "/api/auth/me").await;
     let login = json!({ "email": "other@example.com", "password": PASSWORD });
     app.nobody.post("/api/auth/login", login.clone()).await.expect(401);
     run(&["user", "enable", "other@example.com"], 0).await;

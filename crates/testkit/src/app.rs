@@ -289,6 +289,15 @@ pub async fn eventually(client: &Client, path: &str, enough: impl Fn(&Value) -> 
     .await
 }
 
+/// Waits until a client's token is refused that another process has revoked: this one hears of it a moment later.
+pub async fn revoked(client: &Client, path: &str) {
+    wait_for("a revoked token's end", async || match client.get(path).await.status {
+        401 => Ok(()),
+        status => Err(status),
+    })
+    .await;
+}
+
 /// Waits for an operation's end and returns it.
 pub async fn ended(client: &Client, operation: &Value) -> Value {
     let id = operation.as_str().expect("an operation's id");

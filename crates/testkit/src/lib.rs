@@ -22,7 +22,7 @@ pub mod smtp;
 pub mod wait;
 pub mod writes;
 
-pub use app::{PASSWORD, TestApp, ended, eventually};
+pub use app::{PASSWORD, TestApp, ended, eventually, revoked};
 pub use browser::Browser;
 pub use client::Client;
 pub use db::TestDb;

@@ -93,12 +93,13 @@ fn pool_of(config: &Config, connections: u32) -> anyhow::Result<PgPool> {
 }
 
 /// A transaction for reading a list: with a plan for the given filters (a generic one would read everything) and a
-/// timeout of two seconds, because no client waits longer and all of them need the connection.
+/// timeout of two seconds, because no client waits longer and all of them need the connection. Whoever waits for a lock
+/// is told so a little earlier: no filter would help them.
 pub async fn begin_list_query(db: &PgPool) -> sqlx::Result<Tx> {
     let mut tx = begin(db).await?;
     sqlx::query!(
         "select set_config('plan_cache_mode', 'force_custom_plan', true) as plans,
-                set_config('statement_timeout', '2s', true) as time"
+                set_config('statement_timeout', '2s', true) as time, set_config('lock_timeout', '1500ms', true) as locks"
     )
     .fetch_one(&mut *tx)
     .await?;
