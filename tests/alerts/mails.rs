@@ -16,10 +16,10 @@ use crate::support::PASSWORD;
 async fn a_dead_host_with_500_servers_makes_one_mail_per_affected_user() {
     let world = World::new().await;
     sqlx::query(
-        "insert into servers (uuid, account_id, tariff_id, image_id, host_id, node, guest_number, kind, name, status, cores,
-                              memory_mib, disk_gib)
-         select gen_random_uuid(), (select a.id from accounts a where a.owner_id = u.id), t.id, i.id, h.id, 'n', nextval('guest_numbers'), 'lxc', 'web-' || n, 'running', 1,
-                1024, 10
+        "insert into servers (uuid, account_id, tariff_id, image_id, host_id, node, guest_number, kind, name,
+                              status, cores, memory_mib, disk_gib)
+         select gen_random_uuid(), (select a.id from accounts a where a.owner_id = u.id), t.id, i.id, h.id, 'n',
+                nextval('guest_numbers'), 'lxc', 'web-' || n, 'running', 1, 1024, 10
          from generate_series(1, 500) n, tariffs t, images i, hosts h, users u
          where u.email = (array['customer', 'other', 'third'])[1 + n % 3] || '@example.com'",
     )

@@ -191,11 +191,14 @@ async fn traffic_is_counted_by_month_across_guest_restarts() {
     world.start = "2027-03-15T12:00:00Z".parse().unwrap();
     sqlx::query("update servers set created_at = '2026-01-01T00:00:00Z'").execute(world.db()).await.unwrap();
     let used = async |world: &World| -> Vec<(String, i64)> {
-        sqlx::query_as("select to_char(month, 'YYYY-MM'), (received + sent) / 1073741824 from traffic where server_id = $1 order by month")
-            .bind(id)
-            .fetch_all(world.db())
-            .await
-            .unwrap()
+        sqlx::query_as(
+            "select to_char(month, 'YYYY-MM'), (received + sent) / 1073741824 from traffic
+             where server_id = $1 order by month",
+        )
+        .bind(id)
+        .fetch_all(world.db())
+        .await
+        .unwrap()
     };
     let count = async |world: &World, seconds: i64, net_in: u64, net_out: u64| {
         let (net_in, net_out) = (Some(net_in * GIB), Some(net_out * GIB));
@@ -228,7 +231,9 @@ async fn traffic_is_counted_by_month_across_guest_restarts() {
     assert_eq!(used(&world).await, [("2027-03".into(), 11), ("2027-04".into(), 1)]);
     assert_eq!(world.open().await, [], "a new month");
     let shown = world.app.customer.get(&format!("/api/server/{id}/traffic")).await.expect(200).body;
-    let month = |month: &str, received: u64, sent: u64| json!({ "month": month, "received": received * GIB, "sent": sent * GIB });
+    let month = |month: &str, received: u64, sent: u64| -> Value {
+        json!({ "month": month, "received": received * GIB, "sent": sent * GIB })
+    };
     let this = month(&Utc::now().format("%Y-%m").to_string(), 0, 0);
     let months = json!([month("2027-04", 1, 0), month("2027-03", 6, 5), this]);
     assert_eq!(shown, json!({ "serverId": id, "quota": 10 * GIB, "months": months }));

@@ -66,10 +66,10 @@ impl World {
     /// A running server of this user.
     pub async fn server(&self, email: &str, name: &str) -> (i64, Uuid) {
         sqlx::query_as(
-            "insert into servers (uuid, account_id, tariff_id, image_id, host_id, node, guest_number, kind, name, status,
-                                  cores, memory_mib, disk_gib)
-             select gen_random_uuid(), (select a.id from accounts a where a.owner_id = u.id), t.id, i.id, h.id, 'n', nextval('guest_numbers'), 'lxc', $2, 'running', 1,
-                    1024, 10
+            "insert into servers (uuid, account_id, tariff_id, image_id, host_id, node, guest_number, kind, name,
+                                  status, cores, memory_mib, disk_gib)
+             select gen_random_uuid(), (select a.id from accounts a where a.owner_id = u.id), t.id, i.id, h.id, 'n',
+                    nextval('guest_numbers'), 'lxc', $2, 'running', 1, 1024, 10
              from users u, tariffs t, images i, hosts h where u.email = $1 and h.id = $3 returning id, uuid",
         )
         .bind(email)

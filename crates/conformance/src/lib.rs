@@ -325,8 +325,9 @@ macro_rules! conformance_tests {
         $crate::conformance_tests!(@each $rig;
             info_names_the_host_and_no_problem, images_are_found_by_kind, a_guest_is_made_once_and_stopped,
             a_half_made_guest_is_made_again, power_calls_may_be_repeated, a_guest_that_won_t_stop_is_forced,
-            a_guest_that_won_t_restart_is_forced, a_paused_guest_is_shown_as_such_and_woken, a_running_guest_is_not_deleted,
-            a_protected_guest_is_told_before_it_is_touched, what_could_not_be_made_is_told_before, cores_memory_and_disk_grow_live,
+            a_guest_that_won_t_restart_is_forced, a_paused_guest_is_shown_as_such_and_woken,
+            a_running_guest_is_not_deleted, a_protected_guest_is_told_before_it_is_touched,
+            what_could_not_be_made_is_told_before, cores_memory_and_disk_grow_live,
             a_disk_does_not_shrink, a_network_keeps_to_its_rate, a_full_spec_is_asked_for, strangers_are_never_touched,
             an_unreachable_host_is_not_an_empty_one, a_lost_answer_is_no_failure, a_forgotten_task_is_unknown,
             another_process_carries_a_task_on, a_sweep_costs_the_same_for_any_number, a_sweep_has_true_figures,
