@@ -1,5 +1,5 @@
-//! Says in words that the console's page is missing, where it is. The page is built with npm (`make web`), which a build
-//! with cargo alone must not need: nothing is fetched here.
+//! Says in words that the console's page is missing, where it is. The page is built with npm (`make web`), which a
+//! build with cargo alone must not need: nothing is fetched here.
 
 fn main() {
     let page = "../../web/console/dist/index.html";

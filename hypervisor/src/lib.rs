@@ -1,5 +1,5 @@
-//! What drivers of hypervisor hosts (Proxmox VE, libvirt, Incus) have in common: their traits, and what these take and give.
-//! The drivers are crates of their own.
+//! What drivers of hypervisor hosts (Proxmox VE, libvirt, Incus) have in common: their traits, and what these take and
+//! give. The drivers are crates of their own.
 //!
 //! A *host* is an endpoint we drive, a *node* one machine of it, a *guest* what runs there. A driver is a thin
 //! and honest translation: it submits work, tells whether that work has ended, and looks. It never decides

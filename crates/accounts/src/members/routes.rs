@@ -95,7 +95,8 @@ async fn update(
 #[utoipa::path(delete, path = "/accounts/{id}", tag = "accounts", operation_id = "deleteAccount",
     params(("id" = AccountId, Path, description = "The account's id")),
     responses((status = 204), (status = 409, body = ErrorBody,
-        description = "It has something in use or customers, or is all that its owner owns, who asks or may not be deleted with it.")))]
+        description = "The account has something in use or has customers, or it is its owner's only account and \
+            the owner asks for this or may not be deleted with it.")))]
 async fn delete(State(accounts): State<Arc<Accounts>>, access: AccountAccess) -> Result<StatusCode> {
     service::delete(&accounts, &access).await?;
     Ok(StatusCode::NO_CONTENT)

@@ -18,10 +18,11 @@ pub struct AuditEntry {
     pub id: Uuid,
     /// When the action began.
     pub at: DateTime<Utc>,
-    /// The user who acted; null for unauthenticated clients, for the command line and, if a customer reads the entry, for
-    /// staff of the provider and members of their reseller.
+    /// The user who acted; null for unauthenticated clients, for the command line and, if a customer reads the entry,
+    /// for staff of the provider and members of their reseller.
     pub user_id: Option<UserId>,
-    /// Who acted: `provider` (its staff), `reseller` (members of one), `customer`, `nobody` (unauthenticated) or `cli` (the command line).
+    /// Who acted: `provider` (its staff), `reseller` (members of one), `customer`, `nobody` (unauthenticated) or `cli`
+    /// (the command line).
     pub role: String,
     /// The id of the token that was sent. Null to customers where it is not theirs.
     pub token_id: Option<Uuid>,

@@ -165,8 +165,8 @@ impl Caller {
         own.max(as_staff)
     }
 
-    /// Refuses to do this much with something that has this owner: 404 if the caller may not know of it, and 403 if they
-    /// may, but not do this. `what` names it in errors; `subject` is what scopes call it, if they can name it.
+    /// Refuses to do this much with something that has this owner: 404 if the caller may not know of it, and 403 if
+    /// they may, but not do this. `what` names it in errors; `subject` is what scopes call it, if they can name it.
     pub fn check(&self, what: &str, subject: Option<&Subject>, owner: Owner, level: Access) -> Result<()> {
         let in_scope = |level| match subject {
             Some(subject) => self.scopes.allow_on(level, subject),

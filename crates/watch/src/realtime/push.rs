@@ -47,7 +47,9 @@ pub(super) async fn run(
     loop {
         let done = tokio::select! {
             () = core.shutdown.cancelled() => break,
-            _ = greetings.recv_many(&mut new, BATCH) => send_initial_state(core, std::mem::take(&mut new), &mut shown).await,
+            _ = greetings.recv_many(&mut new, BATCH) => {
+                send_initial_state(core, std::mem::take(&mut new), &mut shown).await
+            },
             event = events.next() => react(core, &io, event, &mut shown).await,
         };
         if let Err(error) = done {

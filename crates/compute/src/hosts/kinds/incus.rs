@@ -40,7 +40,8 @@ pub struct IncusSettings {
     #[garde(inner(custom(is_domain)))]
     pub search_domain: Option<String>,
     /// How many processes a container may have for each GiB of its memory, beside 500 that each may; 0: as many as it
-    /// likes; 1000 if left out. Containers that are there already have it from their next start, restart or change of size.
+    /// likes; 1000 if left out. Containers that are there already have it from their next start, restart or change of
+    /// size.
     #[serde(default = "default_processes")]
     #[garde(range(max = 1_000_000))]
     pub processes_per_gib: u32,

@@ -230,8 +230,8 @@ impl HostKind for ProxmoxSettings {
                 // A rejected certificate is identified by its fingerprint.
                 let seen = text.split(|c: char| !c.is_ascii_hexdigit() && c != ':').find(|word| word.len() == 95)?;
                 Some(format!(
-                    "Compare it with what `pvenode cert info` shows on the node. If it is the same, pin it: \"fingerprint\": \
-                     \"{seen}\" in the settings, or --fingerprint {seen} on the command line."
+                    "Compare it with what `pvenode cert info` shows on the node. If it is the same, pin it: \
+                     \"fingerprint\": \"{seen}\" in the settings, or --fingerprint {seen} on the command line."
                 ))
             }
             hypervisor::Error::Unauthorized(_) => Some(
