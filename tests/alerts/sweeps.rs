@@ -323,13 +323,13 @@ async fn exhausted_pools_and_stuck_operations_alert_only_the_provider() {
     patrol(&world).await;
     assert_eq!(world.open().await, [pair("operation_stuck", "critical")]);
     assert_eq!(world.app.customer.get("/api/alerts").await.expect(200).body["total"], 0);
-    assert_eq!(world.tell().await, 1);
+    assert_eq!(world.notify().await, 1);
     let mails = world.mails().await;
     assert_eq!(mails[0].recipient, "provider@example.com");
     assert!(mails[0].subject.contains("operation resize"), "{}", mails[0].subject);
     sqlx::query("update operations set state = 'failed', ended_at = now()").execute(world.db()).await.unwrap();
     patrol(&world).await;
-    assert_eq!((world.open().await.len(), world.tell().await), (0, 1));
+    assert_eq!((world.open().await.len(), world.notify().await), (0, 1));
 
     // A deleted server is not watched any more.
     world.lasts(0, marker, 0.99).await;
@@ -379,12 +379,12 @@ async fn stale_locks_alert_the_provider_until_an_operation_succeeds() {
     assert_eq!(world.open().await, [pair("stale_lock", "critical")]);
     assert_eq!(world.only().await["message"], text);
     assert_eq!(world.app.customer.get("/api/alerts").await.expect(200).body["total"], 0);
-    assert_eq!(world.tell().await, 1);
+    assert_eq!(world.notify().await, 1);
     let mails = world.mails().await;
     assert_eq!(mails[0].recipient, "provider@example.com");
     assert!(mails[0].text_body.contains(&format!("operation stop: {text}")), "{}", mails[0].text_body);
     ended(id, "stop", None).await;
-    assert_eq!((world.open().await.len(), world.tell().await), (0, 1));
+    assert_eq!((world.open().await.len(), world.notify().await), (0, 1));
 }
 
 async fn patrol(world: &World) {

@@ -36,14 +36,14 @@ struct SentState {
 
 /// Pushes updates until shutdown, then closes every socket.
 pub(super) async fn run(
-    desk: Arc<Hub>,
+    hub: Arc<Hub>,
     io: SocketIo,
     mut events: Subscription,
     mut greetings: mpsc::Receiver<(SocketRef, Subject)>,
 ) {
-    let core = &*desk.core;
+    let core = &*hub.core;
     let mut new = Vec::new();
-    let mut shown = SentState { charts: desk.monitoring.charts(), alarmed: HashSet::new() };
+    let mut shown = SentState { charts: hub.monitoring.charts(), alarmed: HashSet::new() };
     loop {
         let done = tokio::select! {
             () = core.shutdown.cancelled() => break,
