@@ -74,7 +74,7 @@ impl Service {
             Some(listen) => Some(
                 TcpListener::bind(listen)
                     .await
-                    .with_context(|| format!("listening on {listen} for figures (INNKEEPER_METRICS_LISTEN)"))?,
+                    .with_context(|| format!("listening on {listen} for metrics (INNKEEPER_METRICS_LISTEN)"))?,
             ),
             None => None,
         };

@@ -132,7 +132,7 @@ pub(super) async fn run(service: &Service, command: Command) -> anyhow::Result<(
             service::set_limit(accounts, &account, limit).await?;
             match limit {
                 Some(limit) => println!("{} may have at most {limit} servers.", plain(&account.name)),
-                None => println!("{} may have as many servers as it likes.", plain(&account.name)),
+                None => println!("{} may have any number of servers.", plain(&account.name)),
             }
         }
         Command::Suspend { id, reason } => {

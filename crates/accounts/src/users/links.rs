@@ -64,7 +64,7 @@ async fn target(tx: &mut PgConnection, user: UserId) -> Result<User> {
     let conflict = |words: &str| Err(Error::new(Code::Conflict, words));
     match found {
         found if found.staff_role.is_some() => {
-            conflict("This user is staff of the provider; nobody opens their login.")
+            conflict("This user is a member of the provider's staff: login links for staff are not allowed.")
         }
         found if found.is_disabled => conflict("This user is disabled."),
         _ => crate::store::user(tx, user).await?.ok_or_else(|| Error::not_found("user")),

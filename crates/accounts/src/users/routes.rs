@@ -89,7 +89,7 @@ async fn get(
 #[utoipa::path(patch, path = "/users/{id}", tag = "users", operation_id = "updateUser", request_body = UpdateUser,
     params(("id" = UserId, Path, description = "The user's id")),
     responses((status = 200, body = UserDetails), (status = 409, body = ErrorBody,
-        description = "It is yourself, or the last user who runs the installation.")))]
+        description = "The user is yourself or the installation's last admin.")))]
 async fn update(
     State(accounts): State<Arc<Accounts>>,
     StaffCaller(caller): StaffCaller,
@@ -106,7 +106,7 @@ async fn update(
 #[utoipa::path(delete, path = "/users/{id}", tag = "users", operation_id = "deleteUser",
     params(("id" = UserId, Path, description = "The user's id")),
     responses((status = 204), (status = 409, body = ErrorBody,
-        description = "It is yourself, the last user who runs the installation, or the owner of something in use.")))]
+        description = "The user is yourself, the installation's last admin, or the owner of something in use.")))]
 async fn delete(
     State(accounts): State<Arc<Accounts>>,
     StaffCaller(caller): StaffCaller,
@@ -132,7 +132,7 @@ async fn end_sessions(
 #[utoipa::path(post, path = "/users/{id}/login-link", tag = "users", operation_id = "createLoginLink",
     request_body = NewLoginLink, params(("id" = UserId, Path, description = "The user's id")),
     responses((status = 201, body = LoginLink), (status = 409, body = ErrorBody,
-        description = "The user is disabled, or is staff.")))]
+        description = "The user is disabled, or is a member of staff.")))]
 async fn create_link(
     State(accounts): State<Arc<Accounts>>,
     SupportCaller(caller): SupportCaller,

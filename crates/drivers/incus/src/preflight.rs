@@ -16,8 +16,7 @@ pub(crate) async fn storage_problem(client: &Client) -> Result<Option<String>> {
             "The storage pool {name} is missing: create it (incus storage create {name} btrfs) or name another one."
         )),
         Some(pool) if pool.driver == "dir" => Some(format!(
-            "The storage pool {name} is of the kind dir, which does not keep guests to their disk size: use btrfs, \
-             zfs or lvm."
+            "The storage pool {name} uses the driver dir, which does not enforce disk sizes: use btrfs, zfs or lvm."
         )),
         Some(pool) if pool.driver == "btrfs" => quota_problem(Path::new("/sys"), pool.config.get("source")),
         Some(_) => None,

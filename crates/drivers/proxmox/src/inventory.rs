@@ -44,8 +44,8 @@ impl Inventory for Proxmox {
                     return Ok(Presence::Present { node: at.node, power: GuestPower::Unknown, busy: true });
                 }
                 return Err(Error::StaleLock(format!(
-                    "{0} is locked by a creation that no task is at work on: a person must look at it on node {1} \
-                     (unlock and destroy it)",
+                    "{0} is locked by a creation that no task is working on: check it on node {1}, then unlock and \
+                     destroy it",
                     guest.vmid, at.node
                 )));
             }

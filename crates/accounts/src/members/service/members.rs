@@ -105,7 +105,7 @@ async fn lock_member(tx: &mut PgConnection, account: &AccountRow, user: UserId) 
     match accounts::role(tx, account.id, user).await? {
         None => Err(not_found()),
         Some(MemberRole::Owner) => {
-            Err(Error::new(Code::Conflict, "This is the account's owner; hand the account over first."))
+            Err(Error::new(Code::Conflict, "This user owns the account; transfer it to another member first."))
         }
         Some(_) => Ok(()),
     }

@@ -111,7 +111,7 @@ impl HostKind for IncusSettings {
     fn hint(&self, error: &hypervisor::Error) -> Option<String> {
         match error {
             hypervisor::Error::Unreachable(_) => {
-                Some(format!("Is Incus running there, and may we open its socket {}?", self.socket))
+                Some(format!("Is Incus running there, and may Innkeeper open its socket {}?", self.socket))
             }
             _ => None,
         }

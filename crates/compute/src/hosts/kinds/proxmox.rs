@@ -327,7 +327,7 @@ fn is_fingerprint(ca: &Option<String>) -> impl FnOnce(&Option<String>, &()) -> g
         let digits = |text: &str| text.chars().filter(|c| !matches!(c, ':' | ' ')).all(|c| c.is_ascii_hexdigit());
         let one = |text: &str| digits(text) && text.chars().filter(char::is_ascii_hexdigit).count() == 64;
         match fingerprint {
-            Some(_) if ca.is_some() => Err(garde::Error::new("goes without `ca`: one rule is enough")),
+            Some(_) if ca.is_some() => Err(garde::Error::new("can't be combined with `ca`")),
             Some(text) if !text.split(',').all(one) => {
                 Err(garde::Error::new("must be SHA-256 in hexadecimal: 32 bytes, with or without colons"))
             }
