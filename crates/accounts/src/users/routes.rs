@@ -73,7 +73,7 @@ async fn create(
     Ok((StatusCode::CREATED, Json(service::create(&accounts, &once, new).await?)))
 }
 
-/// Get a user, with the accounts that they have a role in (staff)
+/// Get a user and the accounts in which they have a role (staff)
 #[utoipa::path(get, path = "/users/{id}", tag = "users", operation_id = "getUser",
     params(("id" = UserId, Path, description = "The user's id")),
     responses((status = 200, body = UserDetails), (status = 403, body = ErrorBody)))]
@@ -85,7 +85,7 @@ async fn get(
     Ok(Json(service::get(&accounts, id).await?))
 }
 
-/// Rename a user, change what they are for the provider, disable them or end that (provider)
+/// Rename a user, change their staff role, or disable or enable them (provider)
 #[utoipa::path(patch, path = "/users/{id}", tag = "users", operation_id = "updateUser", request_body = UpdateUser,
     params(("id" = UserId, Path, description = "The user's id")),
     responses((status = 200, body = UserDetails), (status = 409, body = ErrorBody,
@@ -102,7 +102,7 @@ async fn update(
     Ok(Json(service::update(&accounts, Some(caller.user), id, &update).await?))
 }
 
-/// Delete a user, and the accounts that they own (provider)
+/// Delete a user and the accounts that they own (provider)
 #[utoipa::path(delete, path = "/users/{id}", tag = "users", operation_id = "deleteUser",
     params(("id" = UserId, Path, description = "The user's id")),
     responses((status = 204), (status = 409, body = ErrorBody,
@@ -116,7 +116,7 @@ async fn delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// End all sessions of a user; their API tokens stay (provider)
+/// End all sessions of a user; their API tokens remain valid (provider)
 #[utoipa::path(delete, path = "/users/{id}/sessions", tag = "users", operation_id = "revokeUserSessions",
     params(("id" = UserId, Path, description = "The user's id")), responses((status = 204)))]
 async fn end_sessions(
@@ -128,7 +128,7 @@ async fn end_sessions(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Create a link that opens a user's login once, within half a minute (provider and support)
+/// Create a one-time link for signing in as a user, valid for half a minute (provider and support)
 #[utoipa::path(post, path = "/users/{id}/login-link", tag = "users", operation_id = "createLoginLink",
     request_body = NewLoginLink, params(("id" = UserId, Path, description = "The user's id")),
     responses((status = 201, body = LoginLink), (status = 409, body = ErrorBody,
@@ -142,7 +142,7 @@ async fn create_link(
     Ok((StatusCode::CREATED, Json(links::create(&accounts, &once, caller.user, id, new).await?)))
 }
 
-/// Open a user's login with a link; it lasts an hour, and only looks if its opener may not do more
+/// Sign in as a user with a login link; the session lasts an hour, and is read-only for support staff
 #[utoipa::path(post, path = "/auth/login-link", tag = "auth", operation_id = "openLoginLink", security(()),
     request_body = UseLoginLink,
     responses((status = 200, body = LinkedSession), (status = 401, body = ErrorBody)))]

@@ -94,7 +94,7 @@ async fn get(
     Ok(Json(service::get(&core, &caller, id).await?))
 }
 
-/// Acknowledge an alert: no more mail about it until it ends
+/// Acknowledge an alert: no more email about it until it ends
 #[utoipa::path(post, path = "/alerts/{id}/acknowledge", tag = "alerts", operation_id = "acknowledgeAlert",
     params(("id" = AlertId, Path, description = "The alert's id")), responses((status = 200, body = AlertView)))]
 async fn acknowledge(
