@@ -8,8 +8,7 @@
 set -euo pipefail
 rootfs=$1 codename=$2 mirror=$3 sources=$4
 
-packages=systemd,systemd-sysv,udev,dbus,login,passwd,openssh-server,nginx
-packages+=,iproute2,iputils-ping,procps,ca-certificates,netbase
+packages=systemd,systemd-sysv,udev,dbus,login,passwd,openssh-server,nginx,iproute2,iputils-ping,procps,ca-certificates,netbase
 debootstrap --variant=minbase --include="$packages" "$codename" "$rootfs" "$mirror"
 
 inside() { chroot "$rootfs" /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRONTEND=noninteractive "$@"; }

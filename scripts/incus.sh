@@ -244,8 +244,7 @@ sweep() {
     done
 }
 
-# resume: starts what `stop` stopped. (It does not check our mark: that would claim guests that somebody created by
-# hand.)
+# resume: starts what `stop` stopped. (It does not check our mark: that would claim guests that were created manually.)
 resume=user.resume-with-make-run
 resume() {
     guests "$resume=true" | while read -r guest; do

@@ -12,7 +12,7 @@
 //! 2. **Repeatable.** Every mutating call may be made again after a crash: creating what is there with our
 //!    marker, starting what runs, stopping what is stopped and deleting what is gone are successes.
 //! 3. **Outcomes are believed when the task has ended.** Mutating calls return a [`Task`], to be asked for with
-//!    [`Tasks::task`] until it ends; its id is plain text and survives a restart of ours.
+//!    [`Tasks::task`] until it ends; its id is plain text and survives a restart of the service.
 
 pub mod check;
 mod console;

@@ -93,7 +93,7 @@ impl TokenCache {
 }
 
 impl Listener for TokenCache {
-    /// Whoever is deaf must not go by what was true before; whoever hears again has missed something.
+    /// While notifications don't arrive, cached tokens must not be trusted; afterwards, some may have been missed.
     fn heard(&self, heard: bool) {
         let mut inner = self.lock();
         inner.heard = heard;

@@ -49,7 +49,7 @@ pub enum Fault {
 /// behaviours that need them are then not tested.
 #[async_trait]
 pub trait Rig: Send + Sync {
-    /// A driver of this host, made anew with each call, as after a restart of ours.
+    /// A driver of this host, created again by each call, as after a restart of the service.
     fn driver(&self) -> Arc<dyn Driver>;
 
     /// What to make a small guest from, that nothing else on the host uses: number, marker, one IPv4 address first.
@@ -64,12 +64,12 @@ pub trait Rig: Send + Sync {
     /// Whether the stranger is there, runs and is as it was made.
     async fn stranger_is_untouched(&self, spec: &GuestSpec) -> bool;
 
-    /// Leaves what a creation leaves that was killed in its middle.
+    /// Leaves behind what a creation leaves that was killed half-way.
     async fn half_made(&self, _spec: &GuestSpec) -> bool {
         false
     }
 
-    /// Has the host itself keep a guest from being deleted, or not any more, as its provider would.
+    /// Switches the host's own protection of a guest from deletion on or off, as its provider would.
     async fn protect(&self, _spec: &GuestSpec, _on: bool) -> bool {
         false
     }
@@ -79,7 +79,7 @@ pub trait Rig: Send + Sync {
         false
     }
 
-    /// Has the host count anew what guests' disks hold, where its storage may lose count under a test's load.
+    /// Has the host recount the guests' disk usage, if its storage may lose count under a test's load.
     async fn recount(&self) {}
 
     /// Halts a running guest where it stands, past the driver; false where that can't be.

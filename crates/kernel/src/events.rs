@@ -61,7 +61,7 @@ pub enum Event {
     Resync,
 }
 
-/// What is told before events are passed on: whoever takes rights away must be ahead of those who use them.
+/// Notified before events are passed on: revoked rights have to be gone before others react.
 pub trait Listener: Debug + Send + Sync {
     /// Whether events are heard from now on.
     fn heard(&self, heard: bool);
@@ -70,7 +70,7 @@ pub trait Listener: Debug + Send + Sync {
     fn event(&self, event: &Event);
 }
 
-/// Where we say something ourselves, to hear that the connection lives.
+/// The channel of our own heartbeats, which show that the connection is alive.
 const HEARTBEAT_CHANNEL: &str = "heartbeat";
 /// How often.
 const HEARTBEAT: Duration = Duration::from_secs(20);

@@ -1,5 +1,5 @@
-//! Links by which the provider's staff open somebody's login, to see what they see: once, at once, for a while, and not
-//! without a reason.
+//! Links with which the provider's staff sign in as a user, to see what they see: each works once, soon after it was
+//! made, for a limited time and with a reason.
 
 use std::time::Duration;
 

@@ -78,7 +78,7 @@ fn unknown() -> Error {
 
 async fn find_user(accounts: &Accounts, email: &str) -> Result<UserId> {
     let found = crate::store::user_by_email(&accounts.core.db, email).await?;
-    // Whoever registers with somebody's address must not be taken for them.
+    // Somebody who registers with another person's address must not be taken for that person.
     found.filter(|user| user.email_confirmed_at.is_some()).map(|user| user.id).ok_or_else(unknown)
 }
 
