@@ -30,7 +30,7 @@ pub(super) struct TokenCache {
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// Whether this process hears of revocations elsewhere.
+    /// Whether this process receives notifications of revocations elsewhere.
     heard: bool,
     /// How often the cache was emptied: a row read before that must not be cached after it.
     emptied: u64,

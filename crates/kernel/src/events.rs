@@ -63,7 +63,7 @@ pub enum Event {
 
 /// Notified before events are passed on: revoked rights have to be gone before others react.
 pub trait Listener: Debug + Send + Sync {
-    /// Whether events are heard from now on.
+    /// Whether events arrive from now on.
     fn heard(&self, heard: bool);
 
     /// An event is about to be passed on.
@@ -152,7 +152,7 @@ pub async fn listen(core: &Core, channels: &[&'static str]) {
             () = core.shutdown.cancelled() => Ok(()),
             result = follow(core, channels) => result,
         };
-        // A process that hears no notifications must not rely on cached tokens.
+        // A process that receives no notifications must not rely on cached tokens.
         core.events.heard(false);
         let pause = match result {
             // Notifications until the reconnect are lost; the resync that follows makes up for them.

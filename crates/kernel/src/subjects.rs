@@ -32,7 +32,7 @@ impl Subject {
         Self { kind: kind.to_owned(), id: id.to_string() }
     }
 
-    /// Its kind as words, for people.
+    /// Its kind as text for people.
     pub fn kind_name(&self) -> String {
         self.kind.replace('_', " ")
     }

@@ -1,4 +1,4 @@
-//! Business logic for accounts. What the command line calls acts for the provider, and asks for no rights.
+//! Business logic for accounts. Functions for the command line act for the provider and check no rights.
 
 mod creation;
 mod members;

@@ -1,4 +1,4 @@
-//! Business logic for users as staff manage them. `by` is nobody for the command line, which acts for the provider.
+//! Business logic for users as staff manage them. `by` is `None` for the command line, which acts for the provider.
 
 use kernel::audit;
 use kernel::db;
