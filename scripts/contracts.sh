@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# make contracts: how many endpoints and events of each document are served. tests/contracts.rs checks that the states in
-# rows.tsv are true.
+# make contracts: how many endpoints and events of each document are served. tests/contracts.rs checks that the states
+# in rows.tsv are true.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"

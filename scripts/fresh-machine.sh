@@ -53,7 +53,8 @@ mapfile -t -O ${#settings[@]} settings </opt/environment
 as_newcomer() {
     local minutes=$1
     shift
-    (cd "$home/innkeeper" && exec runuser -u "$user" -- env -i "${settings[@]}" timeout --kill-after=10 "${minutes}m" "$@")
+    (cd "$home/innkeeper" &&
+        exec runuser -u "$user" -- env -i "${settings[@]}" timeout --kill-after=10 "${minutes}m" "$@")
 }
 
 # Packages of one source must match: the rest of qemu has to come from there as well.
@@ -82,7 +83,10 @@ newcomers_order() {
     local tariff image order operation answer=''
     # shellcheck disable=SC1091
     source data/demo.env
-    api() { curl -sS --fail-with-body -m 30 -H "Authorization: Bearer $INNKEEPER_CUSTOMER_TOKEN" "$INNKEEPER_URL/api/$1" "${@:2}"; }
+    api() {
+        curl -sS --fail-with-body -m 30 -H "Authorization: Bearer $INNKEEPER_CUSTOMER_TOKEN" \
+            "$INNKEEPER_URL/api/$1" "${@:2}"
+    }
     tariff=$(api tariffs | jq 'map(select(.memory == 512))[0].id')
     image=$(api images | jq '.[0].id')
     # shellcheck disable=SC2016 # jq's variables

@@ -69,7 +69,8 @@ system() {
     main=${FRESH_MIRROR:-$(mirror main)} security=$(mirror security)
     [ -n "$main" ] || die "no apt source here names a Debian mirror: name one in FRESH_MIRROR"
     mkdir -p "$cache/$codename"
-    debootstrap --cache-dir="$cache/$codename" --variant=minbase --include=sudo,ca-certificates "$codename" "$root" "$main"
+    debootstrap --cache-dir="$cache/$codename" --variant=minbase --include=sudo,ca-certificates \
+        "$codename" "$root" "$main"
     {
         printf 'Types: deb\nURIs: %s\nSuites: %s %s-updates\nComponents: main\n' "$main" "$codename" "$codename"
         printf 'Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg\n'
@@ -89,13 +90,15 @@ system() {
 
 # lend FOLDER: puts what the machine is lent, and the project, below the system's /opt.
 lend() {
-    local opt=$1/opt name
+    local opt=$1/opt name certificates registries
     mkdir -p "$opt/project"
     git -C "$ROOT" ls-files -z --cached --others --exclude-standard |
         tar -C "$ROOT" --null -T - --ignore-failed-read -c 2>/dev/null | tar -C "$opt/project" -x
     if [ -x "$work/innkeeper" ]; then install -m 0755 "$work/innkeeper" "$opt/innkeeper"; fi
     # A proxy and trusted certificates: settings of this machine's network, not of the project.
-    for name in $(compgen -e | grep -iE '^(https?|no)_proxy$|^(SSL_CERT_FILE|CURL_CA_BUNDLE|REQUESTS_CA_BUNDLE|PIP_CERT|NODE_EXTRA_CA_CERTS|PIP_INDEX_URL|npm_config_registry)$'); do
+    certificates='SSL_CERT_FILE|CURL_CA_BUNDLE|REQUESTS_CA_BUNDLE|PIP_CERT|NODE_EXTRA_CA_CERTS'
+    registries='PIP_INDEX_URL|npm_config_registry'
+    for name in $(compgen -e | grep -iE "^((https?|no)_proxy|$certificates|$registries)\$"); do
         if [ -f "${!name}" ]; then
             cp -L "${!name}" "$opt/${!name##*/}"
             echo "$name=/opt/${!name##*/}"

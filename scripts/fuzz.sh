@@ -56,7 +56,8 @@ service() {
     INNKEEPER_SECRET_KEY=$(head -c 32 /dev/urandom | base64)
     INNKEEPER_LISTEN=127.0.0.1:$(free_port)
     export INNKEEPER_SECRET_KEY INNKEEPER_LISTEN INNKEEPER_DATA=$DIR/data INNKEEPER_LOG=warn INNKEEPER_REGISTRATION=true
-    export INNKEEPER_ACCESS_TOKEN_MINUTES=1440 INNKEEPER_LOGIN_LIMIT_ACCOUNT=1000000 INNKEEPER_LOGIN_LIMIT_ADDRESS=1000000
+    export INNKEEPER_ACCESS_TOKEN_MINUTES=1440
+    export INNKEEPER_LOGIN_LIMIT_ACCOUNT=1000000 INNKEEPER_LOGIN_LIMIT_ADDRESS=1000000
     export INNKEEPER_RATE_LIMIT_TOKEN=100000000 INNKEEPER_RATE_LIMIT_ACCOUNT=100000000
     export INNKEEPER_RATE_LIMIT_ADDRESS=100000000
     # Operations that wait for the host keep their servers locked all the time.
@@ -89,9 +90,12 @@ def harmless(value):
 json.dump(harmless(json.load(sys.stdin)), sys.stdout)' >"$DIR/openapi.json"
     FUZZ_OPERATION=$(psql -X -q -A -t -c "select id from operations limit 1" "$DATABASE_URL")
     export FUZZ_OPERATION SCHEMATHESIS_HOOKS=hooks PYTHONPATH=$ROOT/scripts/fuzz PYTHONDONTWRITEBYTECODE=1
-    (cd "$DIR" && "$VENV/bin/schemathesis" run openapi.json --url "$URL" --header "Authorization: Bearer $(token "$1")" \
-        --checks "$CHECKS" --phases "${FUZZ_PHASES:-examples,coverage,fuzzing,stateful}" --max-examples "$2" --seed "$SEED" --workers 2 --request-timeout 60 --suppress-health-check all \
-        --generation-database none --exclude-path /api/auth/logout --exclude-path /metrics --warnings off --continue-on-failure \
+    (cd "$DIR" && "$VENV/bin/schemathesis" run openapi.json \
+        --url "$URL" --header "Authorization: Bearer $(token "$1")" \
+        --checks "$CHECKS" --phases "${FUZZ_PHASES:-examples,coverage,fuzzing,stateful}" \
+        --max-examples "$2" --seed "$SEED" --workers 2 --request-timeout 60 --suppress-health-check all \
+        --generation-database none --exclude-path /api/auth/logout --exclude-path /metrics \
+        --warnings off --continue-on-failure \
         --report ndjson --report-ndjson-path "report-$1.ndjson" --no-color)
 }
 

@@ -90,7 +90,9 @@ END
 }
 
 # Prints the fingerprint behind our alias in the project, and the recipe that it was built with.
-current() { incus query "/1.0/images/aliases/${alias//\//%2F}?project=$project" 2>/dev/null | jq -r .target 2>/dev/null; }
+current() {
+    incus query "/1.0/images/aliases/${alias//\//%2F}?project=$project" 2>/dev/null | jq -r .target 2>/dev/null
+}
 current_recipe() { incus query "/1.0/images/$1?project=$project" 2>/dev/null | jq -r .properties.recipe 2>/dev/null; }
 
 import() {

@@ -6,7 +6,7 @@
 #   scripts/incus.sh sweep NAME         deletes all guests of the project (leftovers of tests)
 #   scripts/incus.sh stop NAME          stops the project's guests, then the daemon if we started it and nothing uses it
 #   scripts/incus.sh down NAME BRIDGE   removes what `up` created, with its contents
-#   scripts/incus.sh count NAME         runs as long as its parent: recounts disks whenever the kernel has stopped counting
+#   scripts/incus.sh count NAME         runs as long as its parent: recounts disks when the kernel has stopped counting
 #
 # Nothing without our mark is ever changed; one sysctl is raised (fs.inotify.max_user_instances). Settings:
 # INNKEEPER_NAT=1 gives guests access to this machine's network (by default they only reach the machine and each other);
@@ -78,7 +78,8 @@ make_pool() {
         return
     fi
     # Sparse, so it only takes what is used; but never promise more than the disk has.
-    [ -n "$size" ] || size=$(df -BG --output=avail "$INCUS_HOME" | awk 'NR == 2 { s = int($1 * 0.7); print (s > 40 ? 40 : s) }')
+    [ -n "$size" ] ||
+        size=$(df -BG --output=avail "$INCUS_HOME" | awk 'NR == 2 { s = int($1 * 0.7); print (s > 40 ? 40 : s) }')
     [ "$size" -ge 4 ] || die "not enough space for guests below $INCUS_HOME ($size GiB)"
     say "Creating the Incus storage pool $name (btrfs in a sparse file, up to $size GiB)"
     incus storage create "$name" btrfs size="${size}GiB" "$mark=$name" >&2
@@ -205,7 +206,7 @@ INOTIFY_INSTANCES=1048576
 raise_inotify() {
     local file=/proc/sys/fs/inotify/max_user_instances
     [ "$(cat "$file")" -lt "$INOTIFY_INSTANCES" ] || return 0
-    say "Setting fs.inotify.max_user_instances to $INOTIFY_INSTANCES, for guests to boot (until this machine's next boot)"
+    say "Setting fs.inotify.max_user_instances to $INOTIFY_INSTANCES until the next boot, so that guests can boot"
     echo "$INOTIFY_INSTANCES" | as_root tee "$file" >/dev/null ||
         warn "it could not be set: from the seventeenth guest on, guests may die at boot"
 }
@@ -243,8 +244,7 @@ sweep() {
     done
 }
 
-# resume: starts what `stop` stopped. (It does not check our mark: that would claim guests that somebody created by
-# hand.)
+# resume: starts what `stop` stopped. (It does not check our mark: that would claim guests that were created manually.)
 resume=user.resume-with-make-run
 resume() {
     guests "$resume=true" | while read -r guest; do

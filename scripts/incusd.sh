@@ -31,7 +31,8 @@ enter_group() {
 daemon_pids() {
     local pid
     for pid in $(pgrep -x incusd); do
-        awk '$1 == "State:" && $2 == "Z" || $1 == "NSpid:" && NF > 2 { exit 1 }' "/proc/$pid/status" 2>/dev/null || continue
+        awk '$1 == "State:" && $2 == "Z" || $1 == "NSpid:" && NF > 2 { exit 1 }' "/proc/$pid/status" 2>/dev/null ||
+            continue
         # A daemon's arguments are options, if any; a helper's first argument is a word.
         [[ $(tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null) =~ ^[^\ ]+\ ([a-z].*)$ ]] || echo "$pid"
     done
@@ -102,7 +103,8 @@ start_by_hand() {
             done
             test -e /var/lib/lxcfs/proc/meminfo || { tail -n 20 /var/log/incus/lxcfs.log >&2; exit 1; }
         fi
-        setsid "$incusd" --group incus-admin --logfile /var/log/incus/incus.log </dev/null >>/var/log/incus/daemon.log 2>&1 &
+        setsid "$incusd" --group incus-admin --logfile /var/log/incus/incus.log \
+            </dev/null >>/var/log/incus/daemon.log 2>&1 &
         note_pid "$state/incusd.pid" $!
         "$incusd" waitready --timeout 90 || { tail -n 20 /var/log/incus/daemon.log >&2; exit 1; }
 ROOT_PART

@@ -145,7 +145,8 @@ start() {
 sql() {
     local database=$1
     shift
-    PGPASSWORD=$(cat "$dir/password") "$bin/psql" -X -h 127.0.0.1 -p "$(cat "$dir/port")" -U innkeeper -d "$database" "$@"
+    PGPASSWORD=$(cat "$dir/password") \
+        "$bin/psql" -X -h 127.0.0.1 -p "$(cat "$dir/port")" -U innkeeper -d "$database" "$@"
 }
 
 stop() {

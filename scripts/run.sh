@@ -22,7 +22,8 @@ step "Packages" "$scripts/install.sh" run
 enter_group "$0" "$@"
 
 mkdir -p "$INNKEEPER_DATA"
-lock "run-$(printf %s "$INNKEEPER_DATA" | sha256sum | cut -c1-16)" || die "another \`make run\` is starting up right now"
+lock "run-$(printf %s "$INNKEEPER_DATA" | sha256sum | cut -c1-16)" ||
+    die "another \`make run\` is starting up right now"
 note_pid "$PID_FILE" $$
 trap 'rm -f "$PID_FILE"' EXIT
 

@@ -15,7 +15,8 @@ OLD=$(git rev-parse --verify --quiet "$OLD^{commit}") || die "there is no commit
 
 generation() { sed -n 's/^const GENERATION: i32 = \([0-9]*\);$/\1/p'; }
 new=$(generation <crates/kernel/src/schema.rs)
-old=$({ git show "$OLD:crates/kernel/src/schema.rs" || git show "$OLD:src/schema.rs"; } 2>/dev/null | generation || true)
+old=$({ git show "$OLD:crates/kernel/src/schema.rs" || git show "$OLD:src/schema.rs"; } 2>/dev/null |
+    generation || true)
 [ -n "$old" ] || die "version ${OLD:0:12} is from before schema generations (see docs/upgrade.md)"
 [ "$old" -le "$new" ] || die "version ${OLD:0:12} has a later schema generation, $old: run its own upgrade test"
 if [ "$old" -eq "$new" ]; then

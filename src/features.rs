@@ -38,7 +38,7 @@ pub struct Features {
     pub addresses: Arc<Addresses>,
     /// The hosts, with connections to them.
     pub hosts: Arc<Hosts>,
-    /// Who is told when something is wrong.
+    /// Who is notified when something is wrong.
     pub alerts: Arc<Alerts>,
     /// What looks at the hosts.
     pub sweeps: Arc<Sweeps>,

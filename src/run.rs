@@ -54,8 +54,8 @@ impl Service {
         http::router(&self.core, accounts, self.features.all(), self.features.dialects(), more)
     }
 
-    /// Serves on `listener` and works until `stop` resolves, then ends cleanly: no new work, what is at hand is
-    /// brought to the next boundary, the rest is handed over.
+    /// Serves on `listener` and works until `stop` resolves, then shuts down cleanly: it takes on no new work, brings
+    /// every running operation to its next boundary and releases the rest to other processes.
     pub async fn serve(self: Arc<Self>, listener: TcpListener, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
         let tasks = self.tasks();
         self.serve_with(tasks, listener, stop).await
@@ -74,7 +74,7 @@ impl Service {
             Some(listen) => Some(
                 TcpListener::bind(listen)
                     .await
-                    .with_context(|| format!("listening on {listen} for figures (INNKEEPER_METRICS_LISTEN)"))?,
+                    .with_context(|| format!("listening on {listen} for metrics (INNKEEPER_METRICS_LISTEN)"))?,
             ),
             None => None,
         };

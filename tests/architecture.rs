@@ -8,8 +8,8 @@ use crate::support::{TestDb, sources};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-/// What each crate may name of ours. A feature stands on the kernel and on the features below it; the test kit stands on
-/// the program, and only tests name it.
+/// What each crate may name of ours. A feature stands on the kernel and on the features below it; the test kit stands
+/// on the program, and only tests name it.
 const MAY_NAME: [(&str, &[&str]); 10] = [
     ("hypervisor", &[]),
     ("monitor", &["hypervisor"]),

@@ -57,8 +57,8 @@ macro_rules! walk_features {
 
 mod every_route_admits_only_the_right_callers {
     walk_features! {
-        accounts addresses alerts audit console history hosts http images mail members monitoring operations resize servers
-        snapshots ssh_keys tariffs unknown_guests users
+        accounts addresses alerts audit console history hosts http images mail members monitoring operations resize
+        servers snapshots ssh_keys tariffs unknown_guests users
     }
 }
 

@@ -41,7 +41,8 @@ async fn a_tariff_is_created_changed_withdrawn_and_deleted() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_unreachable_host_is_saved_only_with_force() {
     let app = TestApp::new().await;
-    let host = |force: bool| json!({ "name": "h", "kind": "incus", "config": { "socket": "/nowhere/incus.socket" }, "force": force });
+    let config = json!({ "socket": "/nowhere/incus.socket" });
+    let host = |force: bool| json!({ "name": "h", "kind": "incus", "config": config, "force": force });
     let answer = app.provider.post("/api/hosts", host(false)).await.expect(503);
     assert_eq!(answer.code(), "HOST_UNREACHABLE");
     assert!(answer.body["error"].as_str().unwrap().contains("/nowhere/incus.socket"), "{}", answer.text);

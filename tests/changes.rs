@@ -74,8 +74,8 @@ impl Made {
         .await;
     }
 
-    /// Fills the guest's disk of this size. While the kernel is not counting disks (scripts/incus.sh has it count again),
-    /// too much fits: then it is emptied and filled once more.
+    /// Fills the guest's disk of this size. While the kernel is not counting disks (scripts/incus.sh has it count
+    /// again), too much fits: then it is emptied and filled once more.
     async fn fill_disk(&self, gib: u32) {
         // Processes in the guest may free space meanwhile. Bounded, in case the disk has no limit.
         let fill = format!(
@@ -96,7 +96,8 @@ impl Made {
     /// Fills what [`Self::fill_disk`] leaves: too little for a new file, but enough to rewrite a small one.
     async fn fill_rest(&self) {
         self.sh("at=$(ls /big-* | head -n 1); for n in $(seq 256); do \
-                 dd if=/dev/zero bs=4k count=1 oflag=append,sync conv=notrunc of=$at 2>/dev/null || exit 0; done; exit 1")
+                 dd if=/dev/zero bs=4k count=1 oflag=append,sync conv=notrunc of=$at 2>/dev/null || exit 0; \
+                 done; exit 1")
             .await;
     }
 

@@ -119,9 +119,11 @@ case "$1 $2" in
 esac
 test "$1" != acl || exit 0
 case $verb in
-    add) test ! -e "$PVEUM_STATE/$what" || { echo "$what already exists" >&2; exit 255; }; echo "$@" > "$PVEUM_STATE/$what" ;;
-    modify) test -e "$PVEUM_STATE/$what" || { echo "no $what" >&2; exit 255; }; echo "$@" > "$PVEUM_STATE/$what" ;;
+    add) test ! -e "$PVEUM_STATE/$what" || { echo "$what already exists" >&2; exit 255; } ;;
+    modify) test -e "$PVEUM_STATE/$what" || { echo "no $what" >&2; exit 255; } ;;
+    *) exit 0 ;;
 esac
+echo "$@" > "$PVEUM_STATE/$what"
 "#;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -49,8 +49,9 @@ const HERE: &str = "@@HERE@@";
 
 async fn bases(app: &TestApp) -> BTreeMap<&'static str, Vec<Base<'_>>> {
     let made = async |path: &str, body: Value| app.provider.post(path, body).await.expect(201).body["id"].to_string();
-    let size = json!({ "name": "t", "kind": "lxc", "cores": 1, "memory": 64, "disk": 1, "price": 1, "bandwidth": 100, "traffic": 1,
-                       "currency": "EUR", "maxCores": 2, "maxMemory": 128, "maxDisk": 2, "snapshots": 3 });
+    let size = json!({ "name": "t", "kind": "lxc", "cores": 1, "memory": 64, "disk": 1, "price": 1,
+                       "bandwidth": 100, "traffic": 1, "currency": "EUR", "maxCores": 2,
+                       "maxMemory": 128, "maxDisk": 2, "snapshots": 3 });
     let config = json!({ "socket": "/nowhere", "project": "p", "storagePool": "s", "searchDomain": "example.com",
                          "processesPerGib": 1000 });
     let host_body = json!({ "name": "h", "kind": "incus", "config": config, "force": true, "cpuOvercommit": 1.0,
@@ -75,8 +76,9 @@ async fn bases(app: &TestApp) -> BTreeMap<&'static str, Vec<Base<'_>>> {
     {
         other_pool[field] = json!(value);
     }
-    let order = json!({ "osId": image.parse::<i64>().unwrap(), "tariffId": tariff.parse::<i64>().unwrap(), "name": "web-1",
-                        "sshKeys": ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ2X0OWNlLS+ChqYjV8kNwVsWTB5Yc7vYXxWk0GmKoIh me"] });
+    let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ2X0OWNlLS+ChqYjV8kNwVsWTB5Yc7vYXxWk0GmKoIh me";
+    let order = json!({ "osId": image.parse::<i64>().unwrap(), "tariffId": tariff.parse::<i64>().unwrap(),
+                        "name": "web-1", "sshKeys": [key] });
     let mut bases: BTreeMap<_, Vec<Base<'_>>> = BTreeMap::new();
     let mut add =
         |route: &'static str, path: String, by, body| bases.entry(route).or_default().push(Base { path, by, body });
@@ -105,8 +107,8 @@ async fn bases(app: &TestApp) -> BTreeMap<&'static str, Vec<Base<'_>>> {
         .fetch_one(&app.db.pool)
         .await
         .unwrap();
-    let account = json!({ "name": "An account", "kind": "customer", "parentId": parent, "serverLimit": 5, "owner": owner,
-                          "ownerId": idle.user });
+    let account = json!({ "name": "An account", "kind": "customer", "parentId": parent, "serverLimit": 5,
+                          "owner": owner, "ownerId": idle.user });
     let mut by_owner = account.clone();
     by_owner.as_object_mut().unwrap().remove("owner");
     let mut with_owner = account;
@@ -139,7 +141,8 @@ async fn bases(app: &TestApp) -> BTreeMap<&'static str, Vec<Base<'_>>> {
     // A cluster with a self-signed certificate, and one whose CA is given.
     for (name, trust) in [("pve-1", ("fingerprint", "ab".repeat(32))), ("pve-2", ("ca", "x".into()))] {
         let config = json!({ "endpoints": ["https://127.0.0.1:9"], "tokenId": "ink@pve!t", "tokenSecret": "s",
-                             "login": { "user": "ink@pve", "password": "p" }, "storage": "local", "pool": "p", "searchDomain": "example.com",
+                             "login": { "user": "ink@pve", "password": "p" }, "storage": "local", "pool": "p",
+                             "searchDomain": "example.com",
                              "ssh": { "nodePort": 22 }, trust.0: trust.1 });
         let host = json!({ "name": name, "kind": "proxmox", "config": config, "force": true });
         let id = sqlx::query_scalar::<_, i64>("select min(id) from hosts where kind = 'proxmox'");
@@ -215,8 +218,8 @@ async fn bases(app: &TestApp) -> BTreeMap<&'static str, Vec<Base<'_>>> {
 /// A server of the customer's with an address, on a host that doesn't answer.
 async fn server(app: &TestApp, host: i64, image: i64, tariff: i64, pool: i64) -> i64 {
     let server: i64 = sqlx::query_scalar(
-        "insert into servers (uuid, account_id, tariff_id, image_id, host_id, node, guest_number, kind, name, status, cores,
-                              memory_mib, disk_gib)
+        "insert into servers (uuid, account_id, tariff_id, image_id, host_id, node, guest_number, kind, name,
+                              status, cores, memory_mib, disk_gib)
          values (gen_random_uuid(), $1, $2, $3, $4, 'n', 1000, 'lxc', 's', 'stopped', 1, 64, 1) returning id",
     )
     .bind(app.customer_account.0)

@@ -101,8 +101,10 @@ async fn a_malformed_row_hides_only_its_own_guest() {
     sweep(&app).await;
     let rows = |first: Value, second: Value| {
         json!({ "data": [
-            { "type": "node", "node": "pve1", "id": "node/pve1", "status": "online", "maxcpu": 4, "maxmem": 8_589_934_592_i64 },
-            { "type": "storage", "node": "pve1", "storage": "local-lvm", "content": null, "status": null, "maxdisk": 1_i64 << 37 },
+            { "type": "node", "node": "pve1", "id": "node/pve1", "status": "online", "maxcpu": 4,
+              "maxmem": 8_589_934_592_i64 },
+            { "type": "storage", "node": "pve1", "storage": "local-lvm", "content": null, "status": null,
+              "maxdisk": 1_i64 << 37 },
             { "type": "storage", "node": null, "storage": null }, { "type": "pool", "pool": null },
             first, second, null, { "type": "lxc", "node": "pve1", "vmid": 5, "status": "running", "tags": ["x"] },
         ] })
@@ -267,7 +269,8 @@ async fn a_host_without_addresses_is_tried_once_however_many_nodes_it_has() {
     // A sequence is not rolled back with the transaction.
     for statement in [
         "create sequence tries",
-        "create function tried() returns trigger language plpgsql as $$ begin perform nextval('tries'); return new; end $$",
+        "create function tried() returns trigger language plpgsql
+         as $$ begin perform nextval('tries'); return new; end $$",
         "create trigger tried after update of node on servers for each row execute function tried()",
     ] {
         sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&app.db.pool).await.unwrap();

@@ -21,7 +21,7 @@ const HANG_UPS_PER_ROUTE: usize = 4;
 const ACCOUNTS_PER_LOGIN_ROUTE: usize = 2;
 /// Sockets of each kind.
 const SOCKETS: usize = 4;
-/// One in so many requests is not sent to its end.
+/// One in this many requests is not sent completely.
 const CUT_SHORT: u32 = 5;
 /// How many confirmations another client gets, at least.
 const TOLD: usize = 10;
@@ -223,8 +223,8 @@ async fn a_write_completes_after_its_client_has_left() {
     crate::support::wait_for_sql(&app.db.pool, "the tariff", made, 1i64).await;
 }
 
-/// Whoever drops `begin` while PostgreSQL answers leaves the transaction to nobody: ours completes, and the pool takes
-/// back no connection on which sqlx's own was dropped.
+/// A `begin` that is dropped while PostgreSQL answers leaves a transaction that nobody owns: ours completes, and the
+/// pool takes back no connection on which sqlx's own was dropped.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dropped_begin_leaves_no_connection_inside_a_transaction() {
     let app = TestApp::new().await;

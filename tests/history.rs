@@ -121,11 +121,12 @@ async fn old_history_is_dropped_by_partition_and_the_rest_stays() {
         let (format, length) = if parent == "samples_1h" { ("%Y%m", 31) } else { ("%Y%m%d", 1) };
         let first = if parent == "samples_1h" { day.format("%Y-%m-01") } else { day.format("%Y-%m-%d") }.to_string();
         sqlx::raw_sql(sqlx::AssertSqlSafe(format!(
-            "set timezone = 'UTC'; create table if not exists {parent}_{} partition of {parent} for values from ('{first}')
-                 to ('{first}'::date + {length});
-             insert into {parent} (server_id, taken_at, samples, up, cpu_min, cpu_mean, cpu_max, memory_min, memory_mean,
-                 memory_max, memory_size, disk_min, disk_mean, disk_max, disk_size, rates)
-             values ({server}, '{first}'::timestamptz + interval '1 hour', 1, 1, 0.5, 0.5, 0.5, 1, 1, 1, 1, 1, 1, 1, 1, 0)",
+            "set timezone = 'UTC'; create table if not exists {parent}_{} partition of {parent}
+                 for values from ('{first}') to ('{first}'::date + {length});
+             insert into {parent} (server_id, taken_at, samples, up, cpu_min, cpu_mean, cpu_max, memory_min,
+                 memory_mean, memory_max, memory_size, disk_min, disk_mean, disk_max, disk_size, rates)
+             values ({server}, '{first}'::timestamptz + interval '1 hour', 1, 1, 0.5, 0.5, 0.5,
+                     1, 1, 1, 1, 1, 1, 1, 1, 0)",
             day.format(format)
         )))
         .execute(&app.db.pool)

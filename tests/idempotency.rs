@@ -33,12 +33,14 @@ async fn cases(app: &TestApp, lab: &Lab) -> (Vec<Case>, i64) {
     // No worker knows this kind, so the operation stays as it is.
     let stuck = async |name: &str| -> String {
         sqlx::query_scalar(
-            "with s as (insert into servers (uuid, account_id, tariff_id, image_id, host_id, node, guest_number, kind, name,
-                        status, cores, memory_mib, disk_gib, reserved)
-                        select gen_random_uuid(), account_id, tariff_id, image_id, host_id, node, nextval('guest_numbers'),
-                               kind, $2, 'unknown', 1, 1, 1, false from servers where id = $1 returning id)
+            "with s as (insert into servers (uuid, account_id, tariff_id, image_id, host_id, node, guest_number, kind,
+                        name, status, cores, memory_mib, disk_gib, reserved)
+                        select gen_random_uuid(), account_id, tariff_id, image_id, host_id, node,
+                               nextval('guest_numbers'), kind, $2, 'unknown', 1, 1, 1, false
+                        from servers where id = $1 returning id)
              insert into operations (id, subject_kind, subject_id, lane, kind, state, data, deadline)
-             select gen_random_uuid(), 'server', id::text, 'host', 'unknown', 'stuck', 'null', now() from s returning id::text",
+             select gen_random_uuid(), 'server', id::text, 'host', 'unknown', 'stuck', 'null', now() from s
+             returning id::text",
         )
         .bind(server)
         .bind(name)
@@ -55,7 +57,8 @@ async fn cases(app: &TestApp, lab: &Lab) -> (Vec<Case>, i64) {
     .execute(&app.db.pool)
     .await
     .unwrap();
-    let adoption = json!({ "accountId": app.customer_account.0, "tariffId": catalogue.tariff, "osId": catalogue.image, "name": "adopted" });
+    let adoption = json!({ "accountId": app.customer_account.0, "tariffId": catalogue.tariff,
+                           "osId": catalogue.image, "name": "adopted" });
     let mail: String = sqlx::query_scalar(
         "insert into mails (id, event, recipient, subject, text_body, html_body, state)
          values (gen_random_uuid(), 'e', 'customer@example.com', 's', 't', 'h', 'failed') returning id::text",

@@ -172,7 +172,7 @@ async fn pages_and_health_checks_are_limited_by_address() {
     }
 }
 
-/// Whoever has a /48 has 65,536 networks to guess from: they count together.
+/// A /48 has 65,536 networks to guess from: they count together.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn logins_from_the_networks_of_one_48_are_counted_together() {
     let app = TestApp::with(|c| {

@@ -13,7 +13,8 @@ fn names(answer: &Response) -> Vec<&str> {
 async fn servers_are_sorted_filtered_and_paged() {
     let app = TestApp::new().await;
     let ids: (i64, i64, i64) = sqlx::query_as(
-        "with h as (insert into hosts (name, kind, config_sealed, enabled) values ('h', 'incus', '', false) returning id),
+        "with h as (insert into hosts (name, kind, config_sealed, enabled) values ('h', 'incus', '', false)
+                    returning id),
               i as (insert into images (name, kind) values ('i', 'lxc'), ('j', 'lxc') returning id),
               t as (insert into tariffs (name, kind, cores, memory_mib, disk_gib, price)
                     values ('a', 'lxc', 1, 64, 1, 1), ('b', 'lxc', 1, 64, 1, 1) returning id)
@@ -28,8 +29,8 @@ async fn servers_are_sorted_filtered_and_paged() {
             .enumerate()
     {
         sqlx::query(
-            "insert into servers (uuid, account_id, tariff_id, image_id, host_id, node, guest_number, kind, name, status, cores,
-                                  memory_mib, disk_gib, created_at, updated_at)
+            "insert into servers (uuid, account_id, tariff_id, image_id, host_id, node, guest_number, kind, name,
+                                  status, cores, memory_mib, disk_gib, created_at, updated_at)
              values (gen_random_uuid(), $1, $2, $3, $4, 'n', nextval('guest_numbers'), 'lxc', $5, $6, 1, 64, 1,
                      now() + make_interval(mins => $7), now() - make_interval(mins => $7))",
         )
@@ -129,7 +130,8 @@ async fn stuck_operations_are_paged_and_their_logs_show_the_last_lines() {
         let server = crate::live::server(&app, "customer@example.com").await;
         sqlx::query(
             "with o as (insert into operations (id, subject_kind, subject_id, lane, kind, state, step, data, deadline)
-                        values (gen_random_uuid(), 'server', $1::bigint::text, 'host', 'delete', 'stuck', 's', '{}', now()) returning id)
+                        values (gen_random_uuid(), 'server', $1::bigint::text, 'host', 'delete', 'stuck', 's', '{}',
+                                now()) returning id)
              insert into operation_log (operation_id, level, step, message)
              select id, 'info', 's', 'line ' || n from o, generate_series(1, 1005) n",
         )

@@ -23,7 +23,8 @@ pub(crate) async fn server(app: &TestApp, email: &str) -> i64 {
         .await
         .unwrap();
     sqlx::query(
-        "insert into hosts (name, kind, config_sealed, enabled) values ('h', 'incus', '', false) on conflict do nothing",
+        "insert into hosts (name, kind, config_sealed, enabled) values ('h', 'incus', '', false)
+         on conflict do nothing",
     )
     .execute(&app.db.pool)
     .await
@@ -31,7 +32,8 @@ pub(crate) async fn server(app: &TestApp, email: &str) -> i64 {
     sqlx::query_scalar(
         "insert into servers (uuid, account_id, tariff_id, image_id, host_id, node, guest_number, kind, name, status,
                               cores, memory_mib, disk_gib)
-         select $1, (select a.id from accounts a where a.owner_id = u.id), t.id, i.id, h.id, 'n', nextval('guest_numbers'), 'lxc', 'web', 'running', 1, 1024, 10
+         select $1, (select a.id from accounts a where a.owner_id = u.id), t.id, i.id, h.id, 'n',
+                nextval('guest_numbers'), 'lxc', 'web', 'running', 1, 1024, 10
          from users u, tariffs t, images i, hosts h where u.email = $2 returning id",
     )
     .bind(Uuid::new_v4())
@@ -68,7 +70,8 @@ async fn alarmed(app: &TestApp, server: i64) {
 
 async fn operation(app: &TestApp, server: i64, state: &str) -> Uuid {
     let id: Uuid = sqlx::query_scalar(
-        "insert into operations (id, subject_kind, subject_id, lane, kind, state, step, data, progress, deadline, ended_at)
+        "insert into operations (id, subject_kind, subject_id, lane, kind, state, step, data, progress, deadline,
+                                 ended_at)
          values ($1, 'server', $2::bigint::text, 'host', 'restart', $3, 'restart', '{}', 40, now() + interval '1 hour',
                  case when $3 = 'succeeded' then now() end)
          on conflict (subject_kind, subject_id) where state in ('queued', 'running', 'undoing', 'stuck')
@@ -205,8 +208,8 @@ async fn the_pushed_chart_equals_the_fetched_one() {
     let base = Utc::now().timestamp().div_euclid(60) * 60 - 600;
     let sample = async |seconds: i32| {
         sqlx::query(
-            "with s as (insert into samples (server_id, taken_at, power, uptime_s, cpu, memory_used, memory_max, disk_used,
-                                             disk_max, net_in, net_out)
+            "with s as (insert into samples (server_id, taken_at, power, uptime_s, cpu, memory_used, memory_max,
+                                             disk_used, disk_max, net_in, net_out)
                         values ($1, to_timestamp($3 + $2), 'running', $2, 0.5, $2, 9999, 1, 10, $2 * $2, 6))
              select pg_notify('sampled', host_id::text) from servers where id = $1",
         )
@@ -421,8 +424,8 @@ async fn a_resync_takes_a_constant_number_of_statements() {
         // In progress, and not due: no worker takes it.
         sqlx::query(
             "insert into operations (id, subject_kind, subject_id, lane, kind, state, step, data, run_at, deadline)
-             values (gen_random_uuid(), 'server', $1::bigint::text, 'host', 'restart', 'running', 'restart', '{}', now() + interval '1 hour',
-                     now() + interval '2 hours')",
+             values (gen_random_uuid(), 'server', $1::bigint::text, 'host', 'restart', 'running', 'restart', '{}',
+                     now() + interval '1 hour', now() + interval '2 hours')",
         )
         .bind(server)
         .execute(&app.db.pool)

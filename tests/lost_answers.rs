@@ -1,5 +1,5 @@
-//! A transaction that is committed, and whose answer is lost: nobody is told that nothing was changed, and a client
-//! that does as it is told does no harm.
+//! A transaction that is committed, and whose answer is lost: no response claims that nothing was changed, and a client
+//! that follows the response does no harm.
 
 use std::time::Duration;
 

@@ -203,7 +203,7 @@ async fn members_that_can_t_be_added_or_changed_are_refused() {
     add("m100@example.com", "viewer").await.expect(201);
 }
 
-/// Whoever asks for many addresses is one who looks for them.
+/// Adding many addresses is a way to find out which exist.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn addresses_can_t_be_guessed_by_adding_members() {
     let app = TestApp::with(|c| c.of::<accounts::AccountSettings>().login_limit_address = 3).await;

@@ -99,7 +99,8 @@ async fn traffic_is_counted_whatever_a_server_does_with_its_interface() {
     // Renamed, and moved into another namespace; beside many more interfaces of the server's own.
     metered
         .sh(&format!(
-            "ip netns add hidden && ip link set eth0 down && ip link set eth0 name lan0 && ip link set lan0 netns hidden \
+            "ip netns add hidden && ip link set eth0 down && ip link set eth0 name lan0 \
+             && ip link set lan0 netns hidden \
              && nsenter --net=/run/netns/hidden sh -c 'ip addr add {address}/{prefix} dev lan0 && ip link set lan0 up' \
              && for i in $(seq 100); do ip link add v$i type veth peer name w$i; done"
         ))

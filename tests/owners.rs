@@ -15,7 +15,8 @@ async fn servers(app: &TestApp, accounts: &[AccountId]) -> Vec<i64> {
         "with t as (insert into tariffs (name, kind, cores, memory_mib, disk_gib, price)
                     values ('t', 'lxc', 1, 128, 1, 1) returning id),
               i as (insert into images (name, kind) values ('i', 'lxc') returning id),
-              h as (insert into hosts (name, kind, config_sealed, enabled) values ('h', 'incus', '', false) returning id),
+              h as (insert into hosts (name, kind, config_sealed, enabled) values ('h', 'incus', '', false)
+                    returning id),
               s as (insert into servers (uuid, account_id, tariff_id, image_id, host_id, node, guest_number, kind, name,
                                          status, cores, memory_mib, disk_gib)
                     select gen_random_uuid(), a, t.id, i.id, h.id, 'n', nextval('guest_numbers'), 'lxc', 's', 'stopped',
@@ -120,7 +121,8 @@ async fn a_request_acts_for_the_account_that_it_names_if_its_user_may() {
 async fn the_same_idempotency_key_for_another_account_is_another_request() {
     let app = TestApp::new().await;
     let crowd = Crowd::new(&app).await;
-    let key = json!({ "name": "k", "publicKey": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ2X0OWNlLS+ChqYjV8kNwVsWTB5Yc7vYXxWk0GmKoIh me" });
+    let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ2X0OWNlLS+ChqYjV8kNwVsWTB5Yc7vYXxWk0GmKoIh me";
+    let key = json!({ "name": "k", "publicKey": key });
     let reseller = crowd.member(&app, 0, "owner").await;
     reseller.acting_for(crowd.accounts[1]).post_once("/api/ssh-keys", "one", &key).await.expect(201);
     let other = reseller.acting_for(crowd.accounts[2]).post_once("/api/ssh-keys", "one", &key).await.expect(422);

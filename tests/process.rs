@@ -300,7 +300,10 @@ async fn two_processes_share_the_work_and_do_nothing_twice() {
     assert_eq!(life.lab.guests().await, 5);
     // Every step of every operation ran once.
     let twice: i64 = life
-        .one("select count(*) from (select 1 from operation_log where message = 'done' group by operation_id, step having count(*) > 1) d")
+        .one(
+            "select count(*) from (select 1 from operation_log where message = 'done'
+                                   group by operation_id, step having count(*) > 1) d",
+        )
         .await;
     assert_eq!(twice, 0);
 }

@@ -91,7 +91,9 @@ async fn one_cluster_is_not_registered_twice() {
     let app = TestApp::new().await;
     let (first, second) = (Pve::new(&app.db).await, Pve::new(&app.db).await);
     let authority = json!({ "data": [{ "filename": "/etc/pve/pve-root-ca.pem", "fingerprint": "AB:CD" }] }).to_string();
-    let host = |pve: &Pve, name: &str, force: bool| json!({ "name": name, "kind": "proxmox", "config": pve.settings(), "force": force });
+    let host = |pve: &Pve, name: &str, force: bool| -> Value {
+        json!({ "name": name, "kind": "proxmox", "config": pve.settings(), "force": force })
+    };
     first.canned("GET", "/certificates/info", 200, "OK", &authority).await;
     app.provider.post("/api/hosts", host(&first, "pve", false)).await.expect(201);
     // By its address, without knowing its CA.

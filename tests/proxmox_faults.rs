@@ -172,7 +172,8 @@ async fn impossible_creations_are_undone() {
     let (app, pve, catalogue) = pve(900).await;
     let full = |text: &str| format!("pve.fail('POST', '/nodes/pve1/lxc', 500, {text:?}, times=1)");
     let task_full = status("unable to create CT 1000 - No space left on device");
-    let gone = "[pve.storages['local'].setdefault('kept', pve.storages['local'].pop('volumes')), pve.storages['local'].update(volumes={})] and None";
+    let gone = "[pve.storages['local'].setdefault('kept', pve.storages['local'].pop('volumes')), \
+                pve.storages['local'].update(volumes={})] and None";
     let back = "pve.storages['local'].update(volumes=pve.storages['local'].pop('kept'))";
     creates(
         &app,
@@ -214,12 +215,39 @@ async fn impossible_creations_are_undone() {
         ],
     )
     .await;
-    creates(&app, &pve, &catalogue.machine(), &[
-        ("a clone that fails", "pve.fail('POST', '/clone', 500, 'clone failed: it broke', times=1)", Undone("HOST_ERROR"), ""),
-        ("a disk that can't grow", "setattr(pve, 'broken_resize', True)", Undone("RESOURCE_UNAVAILABLE"), "setattr(pve, 'broken_resize', False)"),
-        ("the template is locked for a moment", "pve.fail('POST', '/clone', 500, 'VM is locked (clone)', times=1)", Well, ""),
-        ("the configuration was changed by another", "pve.fail('PUT', '/config', 500, 'detected modified configuration - file changed by other user? Try again.', times=1)", Well, ""),
-    ]).await;
+    creates(
+        &app,
+        &pve,
+        &catalogue.machine(),
+        &[
+            (
+                "a clone that fails",
+                "pve.fail('POST', '/clone', 500, 'clone failed: it broke', times=1)",
+                Undone("HOST_ERROR"),
+                "",
+            ),
+            (
+                "a disk that can't grow",
+                "setattr(pve, 'broken_resize', True)",
+                Undone("RESOURCE_UNAVAILABLE"),
+                "setattr(pve, 'broken_resize', False)",
+            ),
+            (
+                "the template is locked for a moment",
+                "pve.fail('POST', '/clone', 500, 'VM is locked (clone)', times=1)",
+                Well,
+                "",
+            ),
+            (
+                "the configuration was changed by another",
+                "pve.fail('PUT', '/config', 500, 'detected modified configuration - \
+                 file changed by other user? Try again.', times=1)",
+                Well,
+                "",
+            ),
+        ],
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -323,7 +351,8 @@ async fn a_safety_snapshot_that_blocks_the_rollback_is_deleted() {
     let taken = me.post(&path, json!({ "snapname": "one" })).await.expect(200).body;
     assert_ended(&ended(me, &taken["operationId"]).await, Well, "a snapshot");
     for (safety, words) in [(true, "without a safety snapshot"), (false, "delete the newer ones")] {
-        pve.run("pve.fail('POST', '/rollback', 500, \"can't rollback, 'one' is not most recent snapshot on 'zfs:subvol-1'\", times=1)").await;
+        let refusal = "can't rollback, 'one' is not most recent snapshot on 'zfs:subvol-1'";
+        pve.run(&format!("pve.fail('POST', '/rollback', 500, {refusal:?}, times=1)")).await;
         let wish = json!({ "snapname": "one", "safetySnapshot": safety });
         let answer = me.post(&format!("{path}/rollback"), wish).await;
         // The operation may have ended before the answer was given.

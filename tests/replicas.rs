@@ -66,9 +66,10 @@ pub(crate) async fn register(provider: &Client, db: &TestDb, fleet: &Fleet) {
             "with i as (insert into images (name, kind) values ('i' || $1, 'lxc') returning id),
                   t as (insert into tariffs (name, kind, cores, memory_mib, disk_gib, price)
                         values ('t' || $1, 'lxc', 1, 128, 1, 1) returning id)
-             insert into servers (uuid, account_id, tariff_id, image_id, host_id, node, guest_number, kind, name, status, cores,
-                                  memory_mib, disk_gib)
-             select m, (select a.id from accounts a where a.owner_id = u.id), t.id, i.id, $1, 'n', nextval('guest_numbers'), 'lxc', 'web', 'running', 1, 128, 1
+             insert into servers (uuid, account_id, tariff_id, image_id, host_id, node, guest_number, kind, name,
+                                  status, cores, memory_mib, disk_gib)
+             select m, (select a.id from accounts a where a.owner_id = u.id), t.id, i.id, $1, 'n',
+                    nextval('guest_numbers'), 'lxc', 'web', 'running', 1, 128, 1
              from unnest($2::uuid[]) with ordinality g (m, n), t, i, users u
              where u.email = case when g.n % 2 = 0 then 'customer@example.com' else 'other@example.com' end",
         )
@@ -143,7 +144,8 @@ async fn monitoring_survives_a_killed_process_hung_hosts_and_a_database_outage()
     let mut wanted: BTreeMap<(String, String, bool), usize> = BTreeMap::new();
     let hung: Vec<String> = HUNG.iter().map(|n| format!("rack-{n}")).collect();
     let affected: Vec<(i64, String)> = sqlx::query_as(
-        "select s.id, u.email from servers s join accounts a on a.id = s.account_id join users u on u.id = a.owner_id join hosts h on h.id = s.host_id
+        "select s.id, u.email from servers s join accounts a on a.id = s.account_id
+             join users u on u.id = a.owner_id join hosts h on h.id = s.host_id
          where h.name = any($1)",
     )
     .bind(&hung)

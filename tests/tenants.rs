@@ -90,7 +90,8 @@ async fn the_provider_s_request_comes_next_and_the_latest_one_counts() {
     // Behind a stuck operation it waits for the provider, and says so.
     let stuck: uuid::Uuid = sqlx::query_scalar(
         "insert into operations (id, subject_kind, subject_id, lane, kind, state, data, deadline)
-         select gen_random_uuid(), 'server', id::text, 'host', 'unknown', 'stuck', 'null', now() from servers returning id",
+         select gen_random_uuid(), 'server', id::text, 'host', 'unknown', 'stuck', 'null', now() from servers
+         returning id",
     )
     .fetch_one(&app.db.pool)
     .await
@@ -175,7 +176,8 @@ async fn hanging_guests_delay_only_their_owner() {
         inside(&lab, &guest(&app, path).await, chpasswd).await;
     }
     // It can't start more processes than its memory allows.
-    let forks = "my @p; while (@p < 3000) { my $p = fork; last unless defined $p; if (!$p) { sleep 60; exit } push @p, $p } \
+    let forks = "my @p; while (@p < 3000) { my $p = fork; last unless defined $p; if (!$p) { sleep 60; exit } \
+                 push @p, $p } \
                  kill 'KILL', @p; print scalar @p";
     let out = lab.incus.driver().exec(&guest(&app, &first).await, &["perl", "-e", forks], b"", PATIENCE).await.unwrap();
     let forks: u32 = String::from_utf8(out.stdout).unwrap().parse().unwrap();

@@ -249,7 +249,8 @@ async fn forget(app: &TestApp) {
 
 const KEPT: [&str; 7] = [
     "select count(*) from audit",
-    "select count(*) from pg_inherits where inhparent in ('audit'::regclass, 'samples'::regclass, 'samples_5m'::regclass)",
+    "select count(*) from pg_inherits
+     where inhparent in ('audit'::regclass, 'samples'::regclass, 'samples_5m'::regclass)",
     "select count(*) from samples",
     "select count(*) from sessions",
     "select count(*) from tokens",
@@ -269,7 +270,8 @@ async fn a_clock_jump_of_a_day_or_a_year_drops_no_data_and_blocks_no_write() {
     provider.post_once("/api/tariffs", "k", &size("kept")).await.expect(201);
     run(
         &app,
-        "insert into samples (server_id, taken_at, power, uptime_s) select 1, now() - n * interval '1 hour', 'running', 1
+        "insert into samples (server_id, taken_at, power, uptime_s)
+         select 1, now() - n * interval '1 hour', 'running', 1
          from generate_series(0, 20) n",
     )
     .await;

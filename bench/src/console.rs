@@ -96,8 +96,11 @@ impl Page {
         let (mut socket, _) = connect_async(request).await?;
         socket.send(Message::text(json!({ "type": "open", "ticket": ticket }).to_string())).await?;
         let mut page = Self(socket);
-        while !matches!(page.next().await?, Message::Text(text) if serde_json::from_str::<Value>(&text)?["type"] == "ready")
-        {
+        loop {
+            let Message::Text(text) = page.next().await? else { continue };
+            if serde_json::from_str::<Value>(&text)?["type"] == "ready" {
+                break;
+            }
         }
         Ok(page)
     }

@@ -161,8 +161,8 @@ async fn fill(house: &House, fleet: &Fleet) -> anyhow::Result<Vec<Watcher>> {
         .fetch_one(db)
         .await?;
         let servers: Vec<i64> = sqlx::query_scalar(
-            "insert into servers (uuid, account_id, tariff_id, image_id, host_id, node, guest_number, kind, name, status,
-                                  cores, memory_mib, disk_gib)
+            "insert into servers (uuid, account_id, tariff_id, image_id, host_id, node, guest_number, kind, name,
+                                  status, cores, memory_mib, disk_gib)
              select g.uuid, $1, $2, $3, $4, 'pve1', g.number, 'lxc', 'server-' || g.number, 'running', 1, 512, 10
              from unnest($5::uuid[], $6::bigint[]) g (uuid, number) returning id",
         )

@@ -102,7 +102,8 @@ async fn watchers(house: &House) -> anyhow::Result<Vec<Watcher>> {
                               net_in, net_out)
          select s.id, now() - make_interval(secs => 30 * n), 'running', 60, random() * 0.5,
                 (random() * 400000000)::bigint, 536870912, (random() * 4000000000)::bigint, 10737418240,
-                100000000 - n * 100000 + (random() * 90000)::bigint, 200000000 - n * 200000 + (random() * 190000)::bigint
+                100000000 - n * 100000 + (random() * 90000)::bigint,
+                200000000 - n * 200000 + (random() * 190000)::bigint
          from servers s, generate_series(1, 120) n",
     )
     .execute(db)

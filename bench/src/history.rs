@@ -167,8 +167,8 @@ async fn month(db: &PgPool, tenant: i64) -> anyhow::Result<()> {
     for (table, step) in [("samples_5m", "5 minutes"), ("samples_1h", "1 hour")] {
         sqlx::query(AssertSqlSafe(format!(
             "insert into {table} (server_id, taken_at, samples, up, cpu_min, cpu_mean, cpu_max, memory_min, memory_mean,
-                 memory_max, memory_size, disk_min, disk_mean, disk_max, disk_size, rates, net_in_min, net_in_mean, net_in_max,
-                 net_out_min, net_out_mean, net_out_max)
+                 memory_max, memory_size, disk_min, disk_mean, disk_max, disk_size, rates, net_in_min, net_in_mean,
+                 net_in_max, net_out_min, net_out_mean, net_out_max)
              select s.id, t, 10, 1, 0.1, 0.2, random(), 1, 2, 3, 4, 1, 2, 3, 4, 10, 1, 2, 3, 1, 2, 3
              from generate_series(date_bin('{step}', now() - interval '30 days', 'epoch'),
                                   date_bin('{step}', now() - interval '{step}', 'epoch'), interval '{step}') t,
@@ -196,7 +196,8 @@ async fn month(db: &PgPool, tenant: i64) -> anyhow::Result<()> {
 /// everything comes from five-minute steps, and nothing from hourly steps or the latest samples.
 fn script(query: &str, first: i64, last: i64) -> String {
     format!(
-        "\\if :prepared\n\\else\nprepare chart (bigint, timestamptz, timestamptz, timestamptz, timestamptz, float8) as {query};\n\
+        "\\if :prepared\n\\else\n\
+         prepare chart (bigint, timestamptz, timestamptz, timestamptz, timestamptz, float8) as {query};\n\
          \\set prepared 1\n\\endif\n\\set server random({first}, {last})\n\
          execute chart (:server, now() - interval '30 days', now() - interval '30 days', \
          date_bin('5 minutes', now(), 'epoch'), now(), {STEP});\n"

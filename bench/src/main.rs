@@ -1,7 +1,9 @@
 //! Innkeeper next to comparable programs ("peers"), in one run on one machine. `make bench` starts what this needs and
 //! passes it in the environment (`INNKEEPER_TEST_…` as for the tests, and `PGBENCH`).
 //!
-//!   innkeeper-bench [console] [create] [cycle] [edits] [fanout] [history] [list] [reads] [sweep]     all of them by default
+//!   innkeeper-bench [console] [create] [cycle] [edits] [fanout] [history] [list] [reads] [sweep]
+//!
+//! Without arguments it runs all of them.
 
 #![allow(clippy::disallowed_methods, reason = "benchmarks create and inspect databases with ad-hoc SQL")]
 

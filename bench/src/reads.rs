@@ -32,14 +32,17 @@ async fn endpoints(house: &House, report: &mut Report) -> anyhow::Result<()> {
     let db = &house.app.core.db;
     let first = fill(db, SERVERS_EACH).await?;
     // Providers are shown the settings, so there must be something to open.
-    let new = json!({ "name": "sealed", "kind": "incus", "config": { "socket": "/nowhere" }, "force": true, "enabled": false });
+    let config = json!({ "socket": "/nowhere" });
+    let new = json!({ "name": "sealed", "kind": "incus", "config": config, "force": true, "enabled": false });
     hosts::service::add(&house.app.core, &Once::default(), serde_json::from_value(new)?).await?;
     sqlx::query("update hosts set config_sealed = (select config_sealed from hosts where name = 'sealed')")
         .execute(db)
         .await?;
     sqlx::query(
         "insert into operations (id, subject_kind, subject_id, lane, kind, state, data, deadline, ended_at)
-         select gen_random_uuid(), 'server', s.id::text, 'host:' || s.host_id, 'start', 'succeeded', 'null', now(), now() from servers s, generate_series(1, 3)",
+         select gen_random_uuid(), 'server', s.id::text, 'host:' || s.host_id, 'start', 'succeeded', 'null',
+                now(), now()
+         from servers s, generate_series(1, 3)",
     )
     .execute(db)
     .await?;
@@ -66,7 +69,8 @@ async fn endpoints(house: &House, report: &mut Report) -> anyhow::Result<()> {
     let mut own = Vec::new();
     for (user, token) in &tenants {
         let (server, operation): (i64, String) = sqlx::query_as(
-            "select s.id, o.id::text from servers s join operations o on o.subject_id = s.id::text where s.account_id = $1 limit 1",
+            "select s.id, o.id::text from servers s join operations o on o.subject_id = s.id::text
+             where s.account_id = $1 limit 1",
         )
         .bind(user.0)
         .fetch_one(db)

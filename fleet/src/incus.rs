@@ -48,7 +48,8 @@ fn state(guest: &Guest, status: &str, code: u16) -> Value {
     let shown = &guest.shown;
     let counters = |received: u64, sent: u64| {
         json!({
-            "bytes_received": received, "bytes_sent": sent, "packets_received": received / 900, "packets_sent": sent / 900,
+            "bytes_received": received, "packets_received": received / 900,
+            "bytes_sent": sent, "packets_sent": sent / 900,
             "errors_received": 0, "errors_sent": 0, "packets_dropped_outbound": 0, "packets_dropped_inbound": 0,
         })
     };
@@ -87,7 +88,10 @@ fn server() -> Value {
 }
 
 fn pool(name: &str) -> Value {
-    json!({"name": name, "driver": "zfs", "status": "Created", "config": {"source": name}, "used_by": [], "locations": ["none"]})
+    json!({
+        "name": name, "driver": "zfs", "status": "Created", "config": {"source": name}, "used_by": [],
+        "locations": ["none"],
+    })
 }
 
 /// Answers a GET of a path below `/1.0`.

@@ -133,7 +133,8 @@ fn storage_rows(node: &str) -> [Value; 2] {
     let row = |storage: &str, plugin: &str, content: &str, size: u64| {
         json!({
             "id": format!("storage/{node}/{storage}"), "type": "storage", "node": node, "storage": storage,
-            "plugintype": plugin, "content": content, "status": "available", "shared": 0, "disk": size / 4, "maxdisk": size,
+            "plugintype": plugin, "content": content, "status": "available", "shared": 0,
+            "disk": size / 4, "maxdisk": size,
         })
     };
     [row("local", "dir", "iso,vztmpl,backup", NODE_DISK), row(STORAGE, "lvmthin", "rootdir,images", STORAGE_DISK)]
@@ -195,12 +196,13 @@ impl Rows {
 
 fn cluster_status(host: &Host) -> Value {
     let cluster = json!({
-        "id": "cluster", "type": "cluster", "name": "fleet", "nodes": host.0.nodes, "quorate": 1, "version": host.0.nodes,
+        "id": "cluster", "type": "cluster", "name": "fleet", "nodes": host.0.nodes, "quorate": 1,
+        "version": host.0.nodes,
     });
     let node = |(n, name): (usize, String)| {
         json!({
-            "id": format!("node/{name}"), "type": "node", "name": name, "nodeid": n + 1, "online": 1, "local": u8::from(n == 0),
-            "ip": format!("10.0.{}.{}", n / 250, n % 250 + 1), "level": "",
+            "id": format!("node/{name}"), "type": "node", "name": name, "nodeid": n + 1, "online": 1,
+            "local": u8::from(n == 0), "ip": format!("10.0.{}.{}", n / 250, n % 250 + 1), "level": "",
         })
     };
     // A single node is not part of a cluster.

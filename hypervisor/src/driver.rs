@@ -43,8 +43,8 @@ pub trait Inventory: Send + Sync {
     /// read and answered. Anything less is an error, never `Absent`.
     async fn find(&self, guest: &GuestRef) -> Result<Presence>;
 
-    /// What a guest that carries our marker was given: for one that a sweep saw and that belongs to no server. The guest
-    /// itself is not asked.
+    /// What a guest that carries our marker was given: for one that a sweep saw and that belongs to no server. The
+    /// guest itself is not asked.
     async fn facts(&self, guest: &GuestRef) -> Result<GuestFacts> {
         Err(Error::Unsupported(format!("reading the configuration of guest {} is not supported here", guest.vmid)))
     }
@@ -123,8 +123,8 @@ pub trait Snapshots: Send + Sync {
     /// only roll back to the newest snapshot gives [`Error::Unsupported`] for others, at once or when the task ends.
     async fn rollback(&self, guest: &GuestRef, name: &str) -> Result<Task>;
 
-    /// Whether [`Snapshots::rollback`] would be refused for what can be seen now; [`Error::Conflict`] with words for the
-    /// server's owner where it would.
+    /// Whether [`Snapshots::rollback`] would be refused for what can be seen now; [`Error::Conflict`] with words for
+    /// the server's owner where it would.
     async fn check_rollback(&self, _guest: &GuestRef, _name: &str) -> Result<()> {
         Ok(())
     }
@@ -152,8 +152,8 @@ pub trait Consoles: Send + Sync {
     /// Opens a console of a running guest: a graphical one if it has a display, else a terminal.
     async fn console(&self, guest: &GuestRef) -> Result<Console>;
 
-    /// The last output of a guest where its host keeps it (its console's log, else the log of the task that started it),
-    /// for finding out why it is down. The guest itself is not asked; empty where nothing is kept.
+    /// The last output of a guest where its host keeps it (its console's log, else the log of the task that started
+    /// it), for finding out why it is down. The guest itself is not asked; empty where nothing is kept.
     async fn last_words(&self, _guest: &GuestRef) -> Result<String> {
         Ok(String::new())
     }

@@ -1,5 +1,5 @@
-//! What drivers of hypervisor hosts (Proxmox VE, libvirt, Incus) have in common: their traits, and what these take and give.
-//! The drivers are crates of their own.
+//! What drivers of hypervisor hosts (Proxmox VE, libvirt, Incus) have in common: their traits, and what these take and
+//! give. The drivers are crates of their own.
 //!
 //! A *host* is an endpoint we drive, a *node* one machine of it, a *guest* what runs there. A driver is a thin
 //! and honest translation: it submits work, tells whether that work has ended, and looks. It never decides
@@ -12,7 +12,7 @@
 //! 2. **Repeatable.** Every mutating call may be made again after a crash: creating what is there with our
 //!    marker, starting what runs, stopping what is stopped and deleting what is gone are successes.
 //! 3. **Outcomes are believed when the task has ended.** Mutating calls return a [`Task`], to be asked for with
-//!    [`Tasks::task`] until it ends; its id is plain text and survives a restart of ours.
+//!    [`Tasks::task`] until it ends; its id is plain text and survives a restart of the service.
 
 pub mod check;
 mod console;

@@ -27,11 +27,11 @@ pub(super) enum Command {
         #[arg(value_parser = limit)]
         servers: ServerLimit,
     },
-    /// Suspend an account: all that it has stops, and all that its customers have
+    /// Suspend an account: everything that it or its customers own is stopped
     Suspend {
         /// Id of the account
         id: AccountId,
-        /// Why; its members see it
+        /// The reason, which its members see
         #[arg(long)]
         reason: String,
     },
@@ -51,7 +51,7 @@ pub(super) enum Command {
         id: AccountId,
         /// Email address of the user
         email: String,
-        /// What they may do in it
+        /// Their role in the account
         #[arg(long, value_enum, default_value_t = MemberRole::Member)]
         role: MemberRole,
     },
@@ -66,7 +66,7 @@ pub(super) enum Command {
     Reverse {
         /// Id of the account
         id: AccountId,
-        /// A domain that the account has proved to own; may be repeated
+        /// A domain that the account has proved it owns; may be repeated
         #[arg(long)]
         allow: Vec<String>,
         /// A domain to remove; existing names stay
@@ -85,7 +85,7 @@ pub(super) struct Add {
     /// Name of the account
     #[arg(long)]
     name: String,
-    /// It has customers of its own
+    /// Make it a reseller, which has customers of its own
     #[arg(long, conflicts_with = "parent")]
     reseller: bool,
     /// Id of the reseller whose customer it is
@@ -132,7 +132,7 @@ pub(super) async fn run(service: &Service, command: Command) -> anyhow::Result<(
             service::set_limit(accounts, &account, limit).await?;
             match limit {
                 Some(limit) => println!("{} may have at most {limit} servers.", plain(&account.name)),
-                None => println!("{} may have as many servers as it likes.", plain(&account.name)),
+                None => println!("{} may have any number of servers.", plain(&account.name)),
             }
         }
         Command::Suspend { id, reason } => {

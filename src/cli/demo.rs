@@ -219,7 +219,10 @@ async fn people(service: &Service, args: &Args) -> anyhow::Result<()> {
         return Ok(());
     }
     if known.iter().any(Option::is_some) {
-        println!("{} is missing or of another database: the accounts get new passwords and tokens.", file.display());
+        println!(
+            "{} is missing or belongs to another database: the accounts get new passwords and tokens.",
+            file.display()
+        );
     }
     // Removed first, so that an interrupted run leaves no file with wrong passwords.
     env_file::remove(file)?;

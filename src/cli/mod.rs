@@ -51,10 +51,10 @@ enum Command {
     Serve,
     /// Migrate the database schema to this version
     Migrate,
-    /// Manage users: who signs in
+    /// Manage users, who sign in
     #[command(subcommand)]
     User(user::Command),
-    /// Manage accounts and their members: who owns
+    /// Manage accounts, which own things, and their members
     #[command(subcommand)]
     Account(account::Command),
     /// Manage API tokens

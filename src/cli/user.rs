@@ -25,7 +25,8 @@ pub(super) enum Command {
         /// Name of the user
         #[arg(long, default_value = "")]
         name: String,
-        /// What the user is for the provider: runs the installation, looks at everything, or at what is owed
+        /// The user's role on the provider's staff: admins run the installation, support sees everything, billing sees
+        /// users and accounts
         #[arg(long, value_enum)]
         staff: Option<StaffRole>,
         /// Read the password from the first line of standard input
@@ -44,24 +45,24 @@ pub(super) enum Command {
         /// Email address of the user
         email: String,
     },
-    /// Delete a user, and the accounts that they own
+    /// Delete a user and the accounts that they own
     Delete {
         /// Email address of the user
         email: String,
     },
-    /// End all sessions of a user; their API tokens stay
+    /// End all sessions of a user; their API tokens remain valid
     EndSessions {
         /// Email address of the user
         email: String,
     },
-    /// Print a link that opens a user's login once, within half a minute
+    /// Print a one-time link for signing in as a user, valid for half a minute
     Link {
         /// Email address of the user
         email: String,
-        /// Why it has to be opened; the user can see it
+        /// Why the link is needed; the user can see it
         #[arg(long)]
         reason: String,
-        /// Email address of the provider or the support staff who opens it
+        /// Email address of the admin or support member who will use it
         #[arg(long = "as")]
         staff: String,
     },

@@ -126,8 +126,8 @@ async fn purging_expired_tokens_is_not_announced_as_revocation() {
          select gen_random_uuid(), 'access', sha256(n::text::bytea), s.user_id, s.id, now() - interval '2 days'
          from sessions s, generate_series(1, 20) n where s.expires_at < now();
          insert into tokens (id, kind, hash, user_id, account_id, name, revoked_at)
-         select gen_random_uuid(), 'api', sha256('x'::bytea), id, (select a.id from accounts a where a.owner_id = users.id), 'x',
-                now() - interval '40 days'
+         select gen_random_uuid(), 'api', sha256('x'::bytea), id,
+                (select a.id from accounts a where a.owner_id = users.id), 'x', now() - interval '40 days'
          from users where email = 'other@example.com'",
     )
     .execute(&app.db.pool)
@@ -158,7 +158,8 @@ async fn rights_are_checked_again_when_the_body_has_arrived() {
     let make = json!({ "name": "slow", "scopes": ["write"] });
     let token = app.customer.post("/api/auth/tokens", make).await.expect(201).body;
     let (secret, id) = (token["token"].as_str().unwrap(), token["id"].as_str().unwrap());
-    let body = json!({ "name": "a key", "publicKey": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ2X0OWNlLS+ChqYjV8kNwVsWTB5Yc7vYXxWk0GmKoIh me" });
+    let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ2X0OWNlLS+ChqYjV8kNwVsWTB5Yc7vYXxWk0GmKoIh me";
+    let body = json!({ "name": "a key", "publicKey": key });
     let body = body.to_string();
     let send = async |meanwhile: Option<&Client>| {
         let mut stream = tokio::net::TcpStream::connect(app.base.trim_start_matches("http://")).await.unwrap();

@@ -7,19 +7,19 @@ use chrono::{DateTime, TimeDelta, Utc};
 use kernel::auth::StaffRole;
 use secrecy::SecretString;
 use serde_json::json;
-use watch::alerts::tell;
+use watch::alerts::notify;
 
-use super::world::{World, busy, immediate_rule, teller};
+use super::world::{World, busy, immediate_rule, notifier};
 use crate::support::PASSWORD;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dead_host_with_500_servers_makes_one_mail_per_affected_user() {
     let world = World::new().await;
     sqlx::query(
-        "insert into servers (uuid, account_id, tariff_id, image_id, host_id, node, guest_number, kind, name, status, cores,
-                              memory_mib, disk_gib)
-         select gen_random_uuid(), (select a.id from accounts a where a.owner_id = u.id), t.id, i.id, h.id, 'n', nextval('guest_numbers'), 'lxc', 'web-' || n, 'running', 1,
-                1024, 10
+        "insert into servers (uuid, account_id, tariff_id, image_id, host_id, node, guest_number, kind, name,
+                              status, cores, memory_mib, disk_gib)
+         select gen_random_uuid(), (select a.id from accounts a where a.owner_id = u.id), t.id, i.id, h.id, 'n',
+                nextval('guest_numbers'), 'lxc', 'web-' || n, 'running', 1, 1024, 10
          from generate_series(1, 500) n, tariffs t, images i, hosts h, users u
          where u.email = (array['customer', 'other', 'third'])[1 + n % 3] || '@example.com'",
     )
@@ -30,22 +30,22 @@ async fn a_dead_host_with_500_servers_makes_one_mail_per_affected_user() {
     sqlx::query("update servers set status = 'stopping' where name = 'web-3'").execute(world.db()).await.unwrap();
     world.silent(0).await;
     world.silent(30).await;
-    assert_eq!(world.tell().await, 0, "not for long enough");
+    assert_eq!(world.notify().await, 0, "not for long enough");
     world.silent(60).await;
     world.silent(90).await;
 
     // Several processes at once, and then once more.
-    let other = teller(&world.app.core.config, |alerts| alerts.alert_settle_seconds = 0);
+    let other = notifier(&world.app.core.config, |alerts| alerts.alert_settle_seconds = 0);
     let now = Utc::now();
     let told = tokio::join!(
-        tell::send_due(&world.teller, now),
-        tell::send_due(&other, now),
-        tell::send_due(&world.teller, now),
-        tell::send_due(&other, now)
+        notify::send_due(&world.notifier, now),
+        notify::send_due(&other, now),
+        notify::send_due(&world.notifier, now),
+        notify::send_due(&other, now)
     );
     let told: usize = [told.0, told.1, told.2, told.3].into_iter().filter_map(|told| told.unwrap()).sum();
-    assert_eq!(told + world.tell().await, 4);
-    assert_eq!(world.tell().await, 0);
+    assert_eq!(told + world.notify().await, 4);
+    assert_eq!(world.notify().await, 0);
     let mails = world.mails().await;
     let recipients: Vec<&str> = mails.iter().map(|m| m.recipient.as_str()).collect();
     assert_eq!(recipients, ["customer@example.com", "other@example.com", "provider@example.com", "third@example.com"]);
@@ -62,14 +62,14 @@ async fn a_dead_host_with_500_servers_makes_one_mail_per_affected_user() {
     let guests: Vec<uuid::Uuid> = sqlx::query_scalar("select uuid from servers").fetch_all(world.db()).await.unwrap();
     for seconds in [120, 150, 180] {
         world.swept(seconds, guests.iter().map(|marker| busy(*marker, 0.1)).collect()).await;
-        let told = world.tell().await;
+        let told = world.notify().await;
         assert_eq!(told, if seconds == 180 { 4 } else { 0 }, "{seconds}");
     }
     let mails = world.mails().await;
     assert_eq!(mails.iter().map(|m| m.recipient.as_str()).collect::<Vec<_>>(), recipients);
     assert_eq!(mails[2].subject, "Resolved: rack-1: The host is reachable again; affected servers: 499, customers: 3");
     assert_eq!((mails[0].subject.as_str(), names(&mails[0].text_body)), ("165 alerts resolved", mine));
-    assert_eq!(world.tell().await, 0);
+    assert_eq!(world.notify().await, 0);
 }
 
 /// A process dies at an arbitrary moment: another one completes what it had not committed, and nothing is mailed twice.
@@ -83,13 +83,13 @@ async fn a_process_killed_while_notifying_leaves_one_mail() {
         for tries in 0..4 {
             // Dropped at some await point, as by a kill.
             let limit = std::time::Duration::from_micros(300 * (round * 4 + tries));
-            let _ = tokio::time::timeout(limit, tell::send_due(&world.teller, Utc::now())).await;
+            let _ = tokio::time::timeout(limit, notify::send_due(&world.notifier, Utc::now())).await;
         }
         // A dropped connection rolls back asynchronously, and holds the lock until then.
-        world.tell().await;
+        world.notify().await;
         assert_eq!(world.mails().await.len(), 1, "round {round}");
         world.lasts(at + 120, marker, 0.1).await;
-        assert_eq!(world.tell().await, 1);
+        assert_eq!(world.notify().await, 1);
         assert_eq!(world.mails().await.len(), 1, "the end of round {round}");
     }
 }
@@ -103,7 +103,7 @@ async fn alerts_raised_together_go_out_in_one_mail() {
     }
     world.app.provider.put("/api/alert-rules/cpu", immediate_rule()).await.expect(200);
     world.swept(0, guests.iter().map(|(_, marker)| busy(*marker, 0.99)).collect()).await;
-    let patient = teller(&world.app.core.config, |alerts| alerts.alert_settle_seconds = 100);
+    let patient = notifier(&world.app.core.config, |alerts| alerts.alert_settle_seconds = 100);
     for (first, second, mails) in [(50, 50, 0), (200, 50, 0), (590, 90, 0), (610, 50, 1), (610, 610, 0)] {
         for ((id, _), age) in guests.iter().zip([first, second]) {
             sqlx::query("update alerts set changed_at = now() - make_interval(secs => $2) where server_id = $1")
@@ -113,7 +113,7 @@ async fn alerts_raised_together_go_out_in_one_mail() {
                 .await
                 .unwrap();
         }
-        assert_eq!(super::world::tell(&patient, Utc::now()).await, mails, "{first} s and {second} s ago");
+        assert_eq!(super::world::notify(&patient, Utc::now()).await, mails, "{first} s and {second} s ago");
     }
     assert_eq!(world.mails().await[0].subject, "2 alerts");
 }
@@ -133,7 +133,7 @@ async fn resource_warnings_are_mailed_and_mailed_again_when_they_become_critical
             world.swept(at, vec![sample.clone()]).await;
             at += 30;
         }
-        world.tell().await
+        world.notify().await
     };
     assert_eq!(lasts(figures(0.9, 900, 900)).await, 0, "at the contract's thresholds, not above");
     assert_eq!(lasts(figures(0.92, 930, 940)).await, 1);
@@ -148,7 +148,7 @@ async fn resource_warnings_are_mailed_and_mailed_again_when_they_become_critical
     assert_eq!((lasts(figures(0.93, 930, 940)).await, lasts(figures(0.93, 980, 940)).await), (0, 0));
     assert_eq!(lasts(figures(0.1, 100, 100)).await, 1);
     assert_eq!(world.mails().await[0].subject, "3 alerts resolved");
-    assert_eq!(world.tell().await, 0);
+    assert_eq!(world.notify().await, 0);
 }
 
 /// Hosts have no owner: their warnings are mailed to providers, as far as they want warnings.
@@ -165,7 +165,7 @@ async fn storage_warnings_are_mailed_to_the_providers_who_want_them() {
     world.app.provider.put("/api/alert-rules/storage_low", immediate_rule()).await.expect(200);
     let told = async |seconds: i64, used: u64| {
         world.stored(seconds, &[used]).await;
-        world.tell().await;
+        world.notify().await;
         let mails = world.mails().await;
         mails.into_iter().map(|m| (m.recipient, m.subject)).collect::<Vec<_>>()
     };
@@ -199,23 +199,23 @@ async fn users_can_choose_critical_alerts_only_and_acknowledged_ones_are_not_mai
     assert_eq!(me("critical").await.expect(200).body["alertMails"], "critical");
     world.rule(id, "cpu", immediate_rule()).await;
     world.swept(0, vec![busy(marker, 0.92)]).await;
-    assert_eq!(world.tell().await, 0);
+    assert_eq!(world.notify().await, 0);
     let path = format!("/api/alerts/{}/acknowledge", world.only().await["id"]);
     world.app.customer.post(&path, None).await.expect(200);
     world.swept(30, vec![busy(marker, 0.99)]).await;
     assert_eq!(world.open().await, [("cpu".to_owned(), "critical".to_owned())]);
-    assert_eq!(world.tell().await, 0, "somebody acknowledged it");
+    assert_eq!(world.notify().await, 0, "somebody acknowledged it");
     world.swept(60, vec![busy(marker, 0.1)]).await;
-    assert_eq!(world.tell().await, 0, "what was not mailed has no end to mail");
+    assert_eq!(world.notify().await, 0, "what was not mailed has no end to mail");
 
     // Mailed first, then acknowledged: its end is mailed.
     world.swept(90, vec![busy(marker, 0.99)]).await;
-    assert_eq!(world.tell().await, 1);
+    assert_eq!(world.notify().await, 1);
     let open = world.app.provider.get("/api/alerts?open=true").await.expect(200).body["data"][0].clone();
     assert!(open["mailedAt"].is_string(), "{open}");
     world.app.customer.post(&format!("/api/alerts/{}/acknowledge", open["id"]), None).await.expect(200);
     world.swept(120, vec![busy(marker, 0.1)]).await;
-    assert_eq!(world.tell().await, 1);
+    assert_eq!(world.notify().await, 1);
     let mails = world.mails().await;
     let mut subjects: Vec<&str> = mails.iter().map(|m| m.subject.as_str()).collect();
     subjects.sort_unstable();
@@ -241,28 +241,28 @@ async fn muted_alerts_wait_and_are_mailed_later_if_they_last() {
     let rules = customer.get(&format!("/api/server/{id}/alert-rules")).await.expect(200).body;
     assert!(rules.as_array().unwrap().iter().all(|r| r["mutedUntil"].is_string()), "{rules}");
     world.swept(0, vec![busy(marker, 0.99)]).await;
-    assert_eq!(world.tell().await, 0);
+    assert_eq!(world.notify().await, 0);
     assert!(world.only().await["mutedUntil"].is_string());
     customer.delete(&mute).await.expect(204);
     customer.delete(&mute).await.expect(404);
-    assert_eq!(world.tell().await, 1, "it is still open");
+    assert_eq!(world.notify().await, 1, "it is still open");
 
     // Its end waits as well; another server's alerts do not.
     customer.post(&mute, json!({ "until": until["until"], "type": "cpu" })).await.expect(200);
     world.swept(30, vec![busy(marker, 0.1)]).await;
-    assert_eq!(world.tell().await, 0);
+    assert_eq!(world.notify().await, 0);
     customer.delete(&format!("{mute}?type=disk")).await.expect(404);
     customer.delete(&format!("{mute}?type=cpu")).await.expect(204);
-    assert_eq!(world.tell().await, 1);
+    assert_eq!(world.notify().await, 1);
 
     // A whole kind of alert muted for everybody; one that ends while it is muted is not mailed.
     customer.post("/api/alert-rules/cpu/mute", until.clone()).await.expect(403);
     provider.post("/api/alert-rules/cpu/mute", until.clone()).await.expect(200);
     world.swept(60, vec![busy(marker, 0.99)]).await;
-    assert_eq!(world.tell().await, 0);
+    assert_eq!(world.notify().await, 0);
     world.swept(90, vec![busy(marker, 0.1)]).await;
     provider.delete("/api/alert-rules/cpu/mute").await.expect(204);
-    assert_eq!(world.tell().await, 0);
+    assert_eq!(world.notify().await, 0);
     assert_eq!(world.mails().await.len(), 2);
 }
 
@@ -308,15 +308,15 @@ async fn large_numbers_of_alerts_are_mailed_in_batches() {
         .execute(world.db())
         .await
         .unwrap();
-    assert_eq!((world.tell().await, world.tell().await), (1, 0));
+    assert_eq!((world.notify().await, world.notify().await), (1, 0));
     assert_eq!(world.mails().await[0].recipient, "other@example.com");
 
     sqlx::query("delete from alert_mutes").execute(world.db()).await.unwrap();
     for alerts in [2_000, 100] {
-        assert_eq!(world.tell().await, 1);
+        assert_eq!(world.notify().await, 1);
         assert_eq!(world.mails().await[0].subject, format!("{alerts} alerts"));
     }
-    assert_eq!(world.tell().await, 0);
+    assert_eq!(world.notify().await, 0);
 }
 
 /// Unconfirmed addresses get no mail: the alert waits until the user has confirmed the address.
@@ -332,11 +332,11 @@ async fn no_alert_is_mailed_to_an_unconfirmed_address() {
     for n in 0..3 {
         world.swept(n * 30, vec![busy(theirs, 0.99), busy(others, 0.99)]).await;
     }
-    world.tell().await;
+    world.notify().await;
     let recipients: Vec<String> = world.mails().await.into_iter().map(|mail| mail.recipient).collect();
     assert_eq!(recipients, ["other@example.com"]);
     confirmed("update users set confirmed_at = now() where email = 'customer@example.com'").await;
-    assert_eq!(world.tell().await, 1);
+    assert_eq!(world.notify().await, 1);
     assert_eq!(world.mails().await[0].recipient, "customer@example.com");
 }
 
@@ -344,20 +344,20 @@ async fn no_alert_is_mailed_to_an_unconfirmed_address() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn flapping_alerts_are_mailed_only_now_and_then() {
     let mut world = World::new().await;
-    world.teller = teller(&world.app.core.config, |alerts| {
+    world.notifier = notifier(&world.app.core.config, |alerts| {
         (alerts.alert_settle_seconds, alerts.alert_floor_seconds) = (0, 900);
     });
     let (_, marker) = world.server("customer@example.com", "web-1").await;
     let mut mailed = 0;
     for round in 0..5 {
         world.lasts(round * 300, marker, 0.99).await;
-        mailed += world.tell().await;
+        mailed += world.notify().await;
         world.lasts(round * 300 + 120, marker, 0.1).await;
-        mailed += world.tell().await;
+        mailed += world.notify().await;
     }
     assert_eq!(mailed, 2, "its beginning and its end");
     let told = "update alerts set told_at = told_at - interval '15 minutes' where told_at is not null";
     sqlx::query(told).execute(world.db()).await.unwrap();
     world.lasts(3000, marker, 0.99).await;
-    assert_eq!(world.tell().await, 1);
+    assert_eq!(world.notify().await, 1);
 }

@@ -191,11 +191,14 @@ async fn traffic_is_counted_by_month_across_guest_restarts() {
     world.start = "2027-03-15T12:00:00Z".parse().unwrap();
     sqlx::query("update servers set created_at = '2026-01-01T00:00:00Z'").execute(world.db()).await.unwrap();
     let used = async |world: &World| -> Vec<(String, i64)> {
-        sqlx::query_as("select to_char(month, 'YYYY-MM'), (received + sent) / 1073741824 from traffic where server_id = $1 order by month")
-            .bind(id)
-            .fetch_all(world.db())
-            .await
-            .unwrap()
+        sqlx::query_as(
+            "select to_char(month, 'YYYY-MM'), (received + sent) / 1073741824 from traffic
+             where server_id = $1 order by month",
+        )
+        .bind(id)
+        .fetch_all(world.db())
+        .await
+        .unwrap()
     };
     let count = async |world: &World, seconds: i64, net_in: u64, net_out: u64| {
         let (net_in, net_out) = (Some(net_in * GIB), Some(net_out * GIB));
@@ -228,7 +231,9 @@ async fn traffic_is_counted_by_month_across_guest_restarts() {
     assert_eq!(used(&world).await, [("2027-03".into(), 11), ("2027-04".into(), 1)]);
     assert_eq!(world.open().await, [], "a new month");
     let shown = world.app.customer.get(&format!("/api/server/{id}/traffic")).await.expect(200).body;
-    let month = |month: &str, received: u64, sent: u64| json!({ "month": month, "received": received * GIB, "sent": sent * GIB });
+    let month = |month: &str, received: u64, sent: u64| -> Value {
+        json!({ "month": month, "received": received * GIB, "sent": sent * GIB })
+    };
     let this = month(&Utc::now().format("%Y-%m").to_string(), 0, 0);
     let months = json!([month("2027-04", 1, 0), month("2027-03", 6, 5), this]);
     assert_eq!(shown, json!({ "serverId": id, "quota": 10 * GIB, "months": months }));
@@ -318,13 +323,13 @@ async fn exhausted_pools_and_stuck_operations_alert_only_the_provider() {
     patrol(&world).await;
     assert_eq!(world.open().await, [pair("operation_stuck", "critical")]);
     assert_eq!(world.app.customer.get("/api/alerts").await.expect(200).body["total"], 0);
-    assert_eq!(world.tell().await, 1);
+    assert_eq!(world.notify().await, 1);
     let mails = world.mails().await;
     assert_eq!(mails[0].recipient, "provider@example.com");
     assert!(mails[0].subject.contains("operation resize"), "{}", mails[0].subject);
     sqlx::query("update operations set state = 'failed', ended_at = now()").execute(world.db()).await.unwrap();
     patrol(&world).await;
-    assert_eq!((world.open().await.len(), world.tell().await), (0, 1));
+    assert_eq!((world.open().await.len(), world.notify().await), (0, 1));
 
     // A deleted server is not watched any more.
     world.lasts(0, marker, 0.99).await;
@@ -374,12 +379,12 @@ async fn stale_locks_alert_the_provider_until_an_operation_succeeds() {
     assert_eq!(world.open().await, [pair("stale_lock", "critical")]);
     assert_eq!(world.only().await["message"], text);
     assert_eq!(world.app.customer.get("/api/alerts").await.expect(200).body["total"], 0);
-    assert_eq!(world.tell().await, 1);
+    assert_eq!(world.notify().await, 1);
     let mails = world.mails().await;
     assert_eq!(mails[0].recipient, "provider@example.com");
     assert!(mails[0].text_body.contains(&format!("operation stop: {text}")), "{}", mails[0].text_body);
     ended(id, "stop", None).await;
-    assert_eq!((world.open().await.len(), world.tell().await), (0, 1));
+    assert_eq!((world.open().await.len(), world.notify().await), (0, 1));
 }
 
 async fn patrol(world: &World) {

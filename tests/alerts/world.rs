@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::watch::alerts::{AlertSettings, Alerts, tell, watch};
+use ::watch::alerts::{AlertSettings, Alerts, notify, watch};
 use accounts::service::add_user;
 use chrono::{DateTime, TimeDelta, Utc};
 use compute::ids::HostId;
@@ -22,7 +22,7 @@ use crate::support::{PASSWORD, TestApp, wait_for};
 pub struct World {
     pub app: TestApp,
     /// Another process on the same database, which notifies people when the test says so.
-    pub teller: Arc<Alerts>,
+    pub notifier: Arc<Alerts>,
     pub host: HostId,
     pub tariff: i64,
     /// Later than anything the service's own tasks do.
@@ -55,8 +55,8 @@ impl World {
         .fetch_one(db)
         .await
         .unwrap();
-        let teller = teller(&app.core.config, |alerts| alerts.alert_settle_seconds = 0);
-        Self { app, teller, host: HostId(host), tariff, start: Utc::now() + TimeDelta::days(1) }
+        let notifier = notifier(&app.core.config, |alerts| alerts.alert_settle_seconds = 0);
+        Self { app, notifier, host: HostId(host), tariff, start: Utc::now() + TimeDelta::days(1) }
     }
 
     pub fn db(&self) -> &PgPool {
@@ -66,10 +66,10 @@ impl World {
     /// A running server of this user.
     pub async fn server(&self, email: &str, name: &str) -> (i64, Uuid) {
         sqlx::query_as(
-            "insert into servers (uuid, account_id, tariff_id, image_id, host_id, node, guest_number, kind, name, status,
-                                  cores, memory_mib, disk_gib)
-             select gen_random_uuid(), (select a.id from accounts a where a.owner_id = u.id), t.id, i.id, h.id, 'n', nextval('guest_numbers'), 'lxc', $2, 'running', 1,
-                    1024, 10
+            "insert into servers (uuid, account_id, tariff_id, image_id, host_id, node, guest_number, kind, name,
+                                  status, cores, memory_mib, disk_gib)
+             select gen_random_uuid(), (select a.id from accounts a where a.owner_id = u.id), t.id, i.id, h.id, 'n',
+                    nextval('guest_numbers'), 'lxc', $2, 'running', 1, 1024, 10
              from users u, tariffs t, images i, hosts h where u.email = $1 and h.id = $3 returning id, uuid",
         )
         .bind(email)
@@ -139,12 +139,12 @@ impl World {
     }
 
     /// Sends all notifications that are due; returns the number of emails.
-    pub async fn tell(&self) -> usize {
+    pub async fn notify(&self) -> usize {
         self.tell_at(Utc::now()).await
     }
 
     pub async fn tell_at(&self, now: DateTime<Utc>) -> usize {
-        tell(&self.teller, now).await
+        notify(&self.notifier, now).await
     }
 
     /// All emails about alerts since the last call.
@@ -180,15 +180,15 @@ impl World {
 }
 
 /// What notifies people in another process with these settings, changed.
-pub fn teller(config: &Config, change: impl FnOnce(&mut AlertSettings)) -> Arc<Alerts> {
+pub fn notifier(config: &Config, change: impl FnOnce(&mut AlertSettings)) -> Arc<Alerts> {
     let mut config = config.clone();
     change(config.of());
     Arc::clone(&Service::new(config).unwrap().features.alerts)
 }
 
 /// What this process sends once no other process is sending.
-pub async fn tell(teller: &Alerts, now: DateTime<Utc>) -> usize {
-    wait_for("a turn to notify", async || tell::send_due(teller, now).await.unwrap()).await
+pub async fn notify(notifier: &Alerts, now: DateTime<Utc>) -> usize {
+    wait_for("a turn to notify", async || notify::send_due(notifier, now).await.unwrap()).await
 }
 
 /// A rule without delays.

@@ -19,8 +19,8 @@ pub(super) enum To {
 use To::{Forbidden, Hidden, Ok, SignIn};
 
 /// Nobody, the owner of what the path names, another customer, the provider, the owner's read-only token, the owner's
-/// tokens for another server and for this one, a revoked token, an expired one; members who act for the owner's account:
-/// admin, member, billing, viewer; the owner of its reseller; staff of the provider: support, billing.
+/// tokens for another server and for this one, a revoked token, an expired one; members who act for the owner's
+/// account: admin, member, billing, viewer; the owner of its reseller; staff of the provider: support, billing.
 pub(super) const ROLES: usize = 16;
 
 const FROM_ABOVE: [To; ROLES] = [

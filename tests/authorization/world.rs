@@ -45,8 +45,8 @@ impl World {
         .await;
         scalar(format!("insert into addresses (pool_id, address) values ({pool}, '10.9.0.9') returning pool_id")).await;
         let server = scalar(format!(
-            "insert into servers (uuid, account_id, tariff_id, image_id, host_id, node, guest_number, kind, name, status,
-                                  cores, memory_mib, disk_gib)
+            "insert into servers (uuid, account_id, tariff_id, image_id, host_id, node, guest_number, kind, name,
+                                  status, cores, memory_mib, disk_gib)
              values (gen_random_uuid(), {}, {tariff}, {image}, {host}, 'n', nextval('guest_numbers'), 'lxc', 's',
                      'stopped', 1, 128, 1) returning id",
             app.customer_account
@@ -54,7 +54,8 @@ impl World {
         .await;
         let operation: String = sqlx::query_scalar(
             "insert into operations (id, subject_kind, subject_id, lane, kind, state, data, deadline, ended_at)
-             values (gen_random_uuid(), 'server', $1::bigint::text, 'host', 'start', 'succeeded', 'null', now(), now()) returning id::text",
+             values (gen_random_uuid(), 'server', $1::bigint::text, 'host', 'start', 'succeeded', 'null', now(), now())
+             returning id::text",
         )
         .bind(server)
         .fetch_one(db)
@@ -71,7 +72,8 @@ impl World {
         .await
         .unwrap();
         let ssh_key = scalar(format!(
-            "insert into ssh_keys (account_id, name, public_key, fingerprint) values ({}, 'k', 'k', '{name}') returning id",
+            "insert into ssh_keys (account_id, name, public_key, fingerprint) values ({}, 'k', 'k', '{name}')
+             returning id",
             app.customer_account
         ))
         .await;
@@ -126,7 +128,8 @@ impl World {
         .await;
         let account = app.customer_account.0;
         let member = scalar(format!(
-            "insert into account_members (account_id, user_id, role) values ({account}, {user}, 'viewer') returning user_id"
+            "insert into account_members (account_id, user_id, role) values ({account}, {user}, 'viewer')
+             returning user_id"
         ))
         .await;
         Self {
@@ -203,7 +206,8 @@ impl Others {
         let account = app.customer_account;
         sqlx::raw_sql(sqlx::AssertSqlSafe(format!(
             "with u as (insert into users (email, staff_role, password_hash)
-                        select name || '@example.com', case name when 'support' then 'support' when 'ledger' then 'billing' end,
+                        select name || '@example.com',
+                               case name when 'support' then 'support' when 'ledger' then 'billing' end,
                                (select password_hash from users where email = 'customer@example.com')
                         from unnest('{{admin,member,billing,viewer,reseller,support,ledger}}'::text[]) name
                         returning id, email)

@@ -130,10 +130,20 @@ async fn a_console_ends_when_the_right_to_it_ends() {
     assert_eq!(socket.closed().await.0, 4402);
 
     // The owner.
+    let give_to = async |who: &str| {
+        sqlx::query(
+            "update servers set account_id = (select a.id from accounts a join users u on u.id = a.owner_id
+                                              where u.email like $1 || '%')",
+        )
+        .bind(who)
+        .execute(&fixture.app.db.pool)
+        .await
+        .unwrap();
+    };
     let (socket, _) = Socket::open(&fixture, customer).await;
-    run(&fixture, "update servers set account_id = (select a.id from accounts a join users u on u.id = a.owner_id where u.email like 'other%')").await;
+    give_to("other").await;
     assert_eq!(socket.closed().await, (4404, "This server was deleted or is no longer yours.".to_owned()));
-    run(&fixture, "update servers set account_id = (select a.id from accounts a join users u on u.id = a.owner_id where u.email like 'customer%')").await;
+    give_to("customer").await;
 
     // Its account: at once, whatever becomes of the guest.
     let (socket, _) = Socket::open(&fixture, customer).await;

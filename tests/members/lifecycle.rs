@@ -183,7 +183,8 @@ async fn an_account_is_handed_over_to_a_member() {
     assert_ne!(account_of(&app.db, "owner-3@example.com").await, account, "nobody is left without an account");
     let list = owner.get(&members(account)).await.expect(200).body;
     assert_eq!((&list["data"][0]["userId"], &list["total"]), (&json!(admin_id), &json!(5)), "{list}");
-    // Whoever owns another account gets none. The own account of a new owner stays the one that they act for.
+    // A previous owner who owns another account gets none. The own account of a new owner stays the one that they act
+    // for.
     let viewer = id_of(&app.db, "viewer-3@example.com").await;
     patch(&app.provider, &path(account), to(viewer)).await.expect(200);
     let owned: i64 = sqlx::query_scalar("select count(*) from accounts where owner_id = $1")

@@ -84,8 +84,8 @@ async fn lookups_of_made_up_tokens_are_limited() {
             join_all(many).await;
         }
     }
-    // 2400 requests with a token that the API would look up, of which 600 may; that takes two statements: the connection
-    // is checked when it is returned.
+    // 2400 requests with a token that the API would look up, of which 600 may; that takes two statements: the
+    // connection is checked when it is returned.
     let asked = statements(&db.pool).await - before;
     assert!(asked < 1800, "{asked} statements for made-up tokens");
 }

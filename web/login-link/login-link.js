@@ -23,7 +23,7 @@ button.addEventListener("click", async () => {
         }
         words.textContent = body.error;
     } catch {
-        words.textContent = "The service can't be reached; try again at once.";
+        words.textContent = "The service can't be reached; try again right away.";
     }
     button.disabled = false;
 });

@@ -30,7 +30,7 @@ pub(super) struct TokenCache {
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// Whether this process hears of revocations elsewhere.
+    /// Whether this process receives notifications of revocations elsewhere.
     heard: bool,
     /// How often the cache was emptied: a row read before that must not be cached after it.
     emptied: u64,
@@ -93,7 +93,7 @@ impl TokenCache {
 }
 
 impl Listener for TokenCache {
-    /// Whoever is deaf must not go by what was true before; whoever hears again has missed something.
+    /// While notifications don't arrive, cached tokens must not be trusted; afterwards, some may have been missed.
     fn heard(&self, heard: bool) {
         let mut inner = self.lock();
         inner.heard = heard;

@@ -31,7 +31,7 @@ impl Accounts {
     pub fn new(core: &Arc<Core>) -> anyhow::Result<Arc<Self>> {
         let settings: AccountSettings = core.config.read()?;
         let tokens = Arc::new(TokenCache::new(settings.token_life));
-        // Whoever takes rights away must be ahead of those who look again.
+        // The cache has to be emptied before others check access again.
         core.events.add_listener(Arc::clone(&tokens) as _);
         Ok(Arc::new(Self { core: Arc::clone(core), settings, tokens }))
     }

@@ -1,4 +1,4 @@
-//! The mail that asks whether an address is its owner's.
+//! The email for confirming an address.
 
 use askama::Template;
 use kernel::error::{Error, Result};

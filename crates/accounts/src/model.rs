@@ -53,9 +53,9 @@ pub struct User {
     pub email: String,
     /// The user's name.
     pub name: String,
-    /// What the user is for the provider; null for those who are not its staff.
+    /// The user's role on the provider's staff; null if they have none.
     pub staff_role: Option<StaffRole>,
-    /// The account that the user's requests are made for unless they name another: their own.
+    /// The user's own account, for which requests are made unless they name another.
     pub account_id: AccountId,
     /// Which alerts are sent by email.
     pub alert_mails: AlertMails,
@@ -155,7 +155,7 @@ pub struct SessionView {
     pub current: bool,
     /// Time of the login.
     pub created_at: DateTime<Utc>,
-    /// Whether staff of the provider opened it by a login link.
+    /// Whether the provider's staff opened it with a login link.
     pub by_provider: bool,
     /// The client's address at login; empty if staff opened it.
     pub address: String,

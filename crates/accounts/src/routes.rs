@@ -101,7 +101,7 @@ async fn refresh(
     Ok(Json(service::refresh(&accounts, refresh, address).await?))
 }
 
-/// A login, one opened by a login link included: whoever has it may end it.
+/// Any login, even one opened with a login link: its holder may end it.
 struct AnyLogin(Uuid);
 
 impl<S: Send + Sync> FromRequestParts<S> for AnyLogin {
@@ -123,7 +123,7 @@ async fn logout(State(accounts): State<Arc<Accounts>>, AnyLogin(session): AnyLog
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Get me, and the account that I act for
+/// Get my user and the account that I am acting for
 #[utoipa::path(get, path = "/auth/me", tag = "auth", operation_id = "getCurrentUser",
     responses((status = 200, body = Me)))]
 async fn me(State(accounts): State<Arc<Accounts>>, AnyCaller(caller): AnyCaller) -> Result<Json<Me>> {

@@ -22,7 +22,7 @@ pub struct AccountSettings {
     pub login_limit_account: i32,
     /// Failed logins per address within 15 minutes.
     pub login_limit_address: i32,
-    /// How long a token is trusted without a query if notifications of the database don't arrive. Not settable from the
+    /// How long a token is trusted without a query if the database's notifications don't arrive. Not settable from the
     /// environment: a higher value would be unsafe.
     #[serde(skip)]
     pub token_life: Duration,

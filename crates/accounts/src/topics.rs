@@ -1,4 +1,4 @@
-//! What the database says of logins and tokens.
+//! The database's notifications about logins and tokens.
 
 use kernel::auth::Caller;
 use kernel::events::Topic;

@@ -49,7 +49,7 @@ pub enum Fault {
 /// behaviours that need them are then not tested.
 #[async_trait]
 pub trait Rig: Send + Sync {
-    /// A driver of this host, made anew with each call, as after a restart of ours.
+    /// A driver of this host, created again by each call, as after a restart of the service.
     fn driver(&self) -> Arc<dyn Driver>;
 
     /// What to make a small guest from, that nothing else on the host uses: number, marker, one IPv4 address first.
@@ -64,12 +64,12 @@ pub trait Rig: Send + Sync {
     /// Whether the stranger is there, runs and is as it was made.
     async fn stranger_is_untouched(&self, spec: &GuestSpec) -> bool;
 
-    /// Leaves what a creation leaves that was killed in its middle.
+    /// Leaves behind what a creation leaves that was killed half-way.
     async fn half_made(&self, _spec: &GuestSpec) -> bool {
         false
     }
 
-    /// Has the host itself keep a guest from being deleted, or not any more, as its provider would.
+    /// Switches the host's own protection of a guest from deletion on or off, as its provider would.
     async fn protect(&self, _spec: &GuestSpec, _on: bool) -> bool {
         false
     }
@@ -79,7 +79,7 @@ pub trait Rig: Send + Sync {
         false
     }
 
-    /// Has the host count anew what guests' disks hold, where its storage may lose count under a test's load.
+    /// Has the host recount the guests' disk usage, if its storage may lose count under a test's load.
     async fn recount(&self) {}
 
     /// Halts a running guest where it stands, past the driver; false where that can't be.
@@ -325,8 +325,9 @@ macro_rules! conformance_tests {
         $crate::conformance_tests!(@each $rig;
             info_names_the_host_and_no_problem, images_are_found_by_kind, a_guest_is_made_once_and_stopped,
             a_half_made_guest_is_made_again, power_calls_may_be_repeated, a_guest_that_won_t_stop_is_forced,
-            a_guest_that_won_t_restart_is_forced, a_paused_guest_is_shown_as_such_and_woken, a_running_guest_is_not_deleted,
-            a_protected_guest_is_told_before_it_is_touched, what_could_not_be_made_is_told_before, cores_memory_and_disk_grow_live,
+            a_guest_that_won_t_restart_is_forced, a_paused_guest_is_shown_as_such_and_woken,
+            a_running_guest_is_not_deleted, a_protected_guest_is_told_before_it_is_touched,
+            what_could_not_be_made_is_told_before, cores_memory_and_disk_grow_live,
             a_disk_does_not_shrink, a_network_keeps_to_its_rate, a_full_spec_is_asked_for, strangers_are_never_touched,
             an_unreachable_host_is_not_an_empty_one, a_lost_answer_is_no_failure, a_forgotten_task_is_unknown,
             another_process_carries_a_task_on, a_sweep_costs_the_same_for_any_number, a_sweep_has_true_figures,

@@ -29,7 +29,7 @@ pub trait Dialect: Debug + Send + Sync + 'static {
         Router::new()
     }
 
-    /// The token that a request shows.
+    /// The token that a request carries.
     fn token<'a>(&self, request: &'a Parts) -> Option<Cow<'a, str>> {
         auth::bearer(&request.headers).map(Cow::Borrowed)
     }
@@ -39,7 +39,7 @@ pub trait Dialect: Debug + Send + Sync + 'static {
         auth::named_account(&request.headers)
     }
 
-    /// What a client without a token is told to do.
+    /// The message for a client without a token.
     fn sign_in(&self) -> &'static str {
         "Sign in first: send the header Authorization: Bearer <token>."
     }

@@ -61,16 +61,16 @@ pub enum Event {
     Resync,
 }
 
-/// What is told before events are passed on: whoever takes rights away must be ahead of those who use them.
+/// Notified before events are passed on: revoked rights have to be gone before others react.
 pub trait Listener: Debug + Send + Sync {
-    /// Whether events are heard from now on.
+    /// Whether events arrive from now on.
     fn heard(&self, heard: bool);
 
     /// An event is about to be passed on.
     fn event(&self, event: &Event);
 }
 
-/// Where we say something ourselves, to hear that the connection lives.
+/// The channel of our own heartbeats, which show that the connection is alive.
 const HEARTBEAT_CHANNEL: &str = "heartbeat";
 /// How often.
 const HEARTBEAT: Duration = Duration::from_secs(20);
@@ -152,7 +152,7 @@ pub async fn listen(core: &Core, channels: &[&'static str]) {
             () = core.shutdown.cancelled() => Ok(()),
             result = follow(core, channels) => result,
         };
-        // A process that hears no notifications must not rely on cached tokens.
+        // A process that receives no notifications must not rely on cached tokens.
         core.events.heard(false);
         let pause = match result {
             // Notifications until the reconnect are lost; the resync that follows makes up for them.

@@ -13,13 +13,13 @@
 //!    is merely locked;
 //! 6. `watch::locks::alerts` and the other alert locks, then incidents (`alerts`) by id.
 //!
-//! `compute::locks::CONSOLES` and `watch::locks::traffic` are the only locks in their transactions, and so are those that
-//! `audit_upkeep` and `history_upkeep` take inside the database.
+//! `compute::locks::CONSOLES` and `watch::locks::traffic` are the only locks in their transactions, and so are those
+//! that `audit_upkeep` and `history_upkeep` take inside the database.
 
 use sqlx::PgConnection;
 
-/// A lock of the database that is taken by name, until the transaction ends. Features declare theirs as constants. Names
-/// and numbers may never change: processes of two versions may run at the same time.
+/// A lock of the database that is taken by name, until the transaction ends. Features declare theirs as constants.
+/// Names and numbers may never change: processes of two versions may run at the same time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Lock(LockKey);
 

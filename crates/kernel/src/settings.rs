@@ -19,7 +19,7 @@ const PREFIX: &str = "INNKEEPER_";
 /// A feature's settings. A setting's environment variable is its name in capitals after `INNKEEPER_`; `Default` says
 /// what it is if that is not set.
 pub trait Settings: Clone + Debug + Default + Serialize + DeserializeOwned + Send + Sync + 'static {
-    /// Refuses values that make no sense. Errors name the variable and the expected value.
+    /// Rejects invalid values. Errors name the variable and the expected value.
     fn check(&self) -> anyhow::Result<()> {
         Ok(())
     }

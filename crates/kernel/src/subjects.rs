@@ -32,7 +32,7 @@ impl Subject {
         Self { kind: kind.to_owned(), id: id.to_string() }
     }
 
-    /// Its kind as words, for people.
+    /// Its kind as text for people.
     pub fn kind_name(&self) -> String {
         self.kind.replace('_', " ")
     }
@@ -122,8 +122,8 @@ pub trait SubjectKind: Debug + Send + Sync {
         Ok(0)
     }
 
-    /// An account was suspended for this reason, or with `None` is so no longer, in this transaction: what it has stops,
-    /// or is as it was before. `by`: the user who does so, if one does. Things that don't run keep the default.
+    /// An account was suspended for this reason, or with `None` is so no longer, in this transaction: what it has
+    /// stops, or is as it was before. `by`: the user who does so, if one does. Things that don't run keep the default.
     async fn suspend_owned(
         &self,
         _tx: &mut PgConnection,

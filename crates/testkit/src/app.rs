@@ -90,7 +90,7 @@ pub fn document() -> Value {
     serde_json::to_value(routes.split_for_parts().1).expect("a document is JSON")
 }
 
-/// What runs in every test: events are heard, operations worked on, sockets told.
+/// What runs in every test: listening for events, working on operations, updating sockets.
 const ALWAYS: [&str; 4] = ["events", "operations", "push", "guard"];
 
 /// The sweep interval that means no sweeps.

@@ -26,10 +26,12 @@ impl Crowd {
             "insert into users (email, password_hash, confirmed_at)
              select role || '-' || n || '@example.com', '-', now()
              from generate_series(0, {ACCOUNTS} - 1) n, unnest('{{{roles}}}'::text[]) role;
-             -- Their own accounts come later, so that nobody's account of the crowd is the one that they act for anyway.
+             -- Their own accounts come later, so that nobody's account of the crowd is the one that they act for
+             -- anyway.
              insert into accounts (kind, name, owner_id, server_limit)
              select case when n = 0 then 'reseller' else 'customer' end, 'account ' || n, u.id, null
-             from generate_series(0, {ACCOUNTS} - 1) n join users u on u.email = 'owner-' || n || '@example.com' order by n;
+             from generate_series(0, {ACCOUNTS} - 1) n join users u on u.email = 'owner-' || n || '@example.com'
+             order by n;
              insert into accounts (name, owner_id)
              select email, id from users where email ~ '^(admin|member|billing|viewer)-\\d+@';
              update users u set account_id = a.id from accounts a where a.owner_id = u.id;

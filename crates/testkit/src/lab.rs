@@ -101,7 +101,8 @@ impl Lab {
             .post(
                 "/api/hosts",
                 json!({ "name": "lab", "kind": "incus", "memoryOvercommit": 10.0, "diskOvercommit": 10.0,
-                        "config": { "socket": socket, "project": self.incus.project, "storagePool": self.incus.pool } }),
+                        "config": { "socket": socket, "project": self.incus.project,
+                                    "storagePool": self.incus.pool } }),
             )
             .await
             .expect(201)

@@ -95,7 +95,9 @@ impl Pve {
     pub fn assert_no_orphan(&self, what: &str) -> impl Future<Output = ()> + '_ {
         let what = what.to_owned();
         async move {
-            let there = self.run("sorted(g.vmid for g in pve.vms + pve.cts if 'innkeeper-' in g.config.get('tags', '') + g.config.get('description', ''))").await;
+            let marked = "sorted(g.vmid for g in pve.vms + pve.cts \
+                          if 'innkeeper-' in g.config.get('tags', '') + g.config.get('description', ''))";
+            let there = self.run(marked).await;
             let there: Vec<i64> = serde_json::from_value(there).expect("numbers");
             let ours: Vec<i64> =
                 sqlx::query_scalar("select guest_number from servers where reserved order by guest_number")

@@ -80,16 +80,19 @@ pub async fn writes(app: &TestApp, pve: &Pve) -> (Vec<Write>, i64) {
     .await;
     let mail = scalar(
         "insert into mails (id, event, recipient, subject, text_body, html_body, state)
-         select gen_random_uuid(), 'e', 'customer@example.com', 's', 't', 'h', 'failed' where $1 > 0 returning id::text",
+         select gen_random_uuid(), 'e', 'customer@example.com', 's', 't', 'h', 'failed' where $1 > 0
+         returning id::text",
     )
     .await;
     // No worker knows this kind, so the operation stays as it is.
-    const STUCK: &str = "with s as (insert into servers (uuid, account_id, tariff_id, image_id, host_id, node, guest_number, kind, name,
-                    status, cores, memory_mib, disk_gib, reserved)
-                    select gen_random_uuid(), account_id, tariff_id, image_id, host_id, node, nextval('guest_numbers'), kind,
-                           'stuck', 'unknown', 1, 1, 1, false from servers where id = $1 returning id)
+    const STUCK: &str =
+        "with s as (insert into servers (uuid, account_id, tariff_id, image_id, host_id, node, guest_number, kind,
+                    name, status, cores, memory_mib, disk_gib, reserved)
+                    select gen_random_uuid(), account_id, tariff_id, image_id, host_id, node, nextval('guest_numbers'),
+                           kind, 'stuck', 'unknown', 1, 1, 1, false from servers where id = $1 returning id)
          insert into operations (id, subject_kind, subject_id, lane, kind, state, data, deadline)
-         select gen_random_uuid(), 'server', id::text, 'host', 'unknown', 'stuck', 'null', now() from s returning id::text";
+         select gen_random_uuid(), 'server', id::text, 'host', 'unknown', 'stuck', 'null', now() from s
+         returning id::text";
     let (stuck, hopeless) = (scalar(STUCK).await, scalar(STUCK).await);
     let stranger = scalar(
         "insert into unknown_guests (host_id, marker, guest_number, kind, node, addresses, cores, memory_mib, disk_gib)

@@ -1,4 +1,4 @@
-//! Accounts and their members: who owns, who may act for it, what becomes of it.
+//! Accounts and their members: who owns an account, who may act for it, and its whole life.
 
 mod access;
 mod feature;

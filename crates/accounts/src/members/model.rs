@@ -43,24 +43,24 @@ impl AccountKind {
     }
 }
 
-/// An account, whoever looks at it.
+/// An account, without the caller's role in it.
 #[derive(Debug, Clone)]
 pub struct AccountRow {
     /// The account's id.
     pub id: AccountId,
-    /// The same for other systems.
+    /// Its UUID, for other systems.
     pub uuid: Uuid,
     /// What kind of account it is.
     pub kind: AccountKind,
     /// Its name.
     pub name: String,
-    /// The user who answers for it.
+    /// The user who owns it.
     pub owner_id: UserId,
     /// Their email address.
     pub owner_email: String,
     /// The reseller whose customer it is.
     pub parent_id: Option<AccountId>,
-    /// How many servers it may have; none: as many as it likes.
+    /// How many servers it may have; `None`: no limit.
     pub server_limit: Option<i32>,
     /// When it was suspended, if it is.
     pub suspended_at: Option<DateTime<Utc>>,
@@ -71,7 +71,7 @@ pub struct AccountRow {
 }
 
 impl AccountRow {
-    /// As somebody with this role in it sees it.
+    /// The account as the API shows it to a caller with this role.
     pub fn seen_as(self, role: MemberRole) -> AccountView {
         AccountView {
             id: self.id,
@@ -96,13 +96,13 @@ impl AccountRow {
 pub struct AccountView {
     /// The account's id, for the header `X-Account`.
     pub id: AccountId,
-    /// The same for other systems.
+    /// Its UUID, for other systems.
     pub uuid: Uuid,
     /// What kind of account it is.
     pub kind: AccountKind,
     /// Its name.
     pub name: String,
-    /// The user who answers for it.
+    /// The user who owns it.
     pub owner_id: UserId,
     /// Their email address.
     pub owner_email: String,
@@ -116,7 +116,7 @@ pub struct AccountView {
     pub suspend_reason: Option<String>,
     /// Time of creation.
     pub created_at: DateTime<Utc>,
-    /// The caller's role in it, their own or what they are above it: in its reseller, or for the provider.
+    /// The caller's role in it: as a member of it or of its reseller, or as the provider's staff.
     pub role: MemberRole,
 }
 
@@ -156,7 +156,7 @@ pub struct NewAccount {
     #[serde(default)]
     #[garde(skip)]
     pub kind: Option<AccountKind>,
-    /// The reseller whose customer it becomes. A reseller's members need not give it.
+    /// The reseller whose customer it becomes; a reseller's members may omit it.
     #[serde(default)]
     #[garde(skip)]
     pub parent_id: Option<AccountId>,
@@ -165,11 +165,11 @@ pub struct NewAccount {
     #[garde(custom(within_limits))]
     #[schema(value_type = Option<i32>, minimum = 0, maximum = 1_000_000)]
     pub server_limit: Patch<i32>,
-    /// A new user who owns it; it is the only account that they own.
+    /// A new user who will own it, as their only account.
     #[serde(default)]
     #[garde(dive)]
     pub owner: Option<NewOwner>,
-    /// Instead of `owner`: the user who owns it.
+    /// Instead of `owner`: the existing user who will own it.
     #[serde(default)]
     #[garde(skip)]
     pub owner_id: Option<UserId>,
@@ -199,7 +199,7 @@ pub struct CreatedAccount {
     /// The account.
     #[serde(flatten)]
     pub account: AccountView,
-    /// Its new owner's generated password, which is shown only once; not there if none was generated.
+    /// The new owner's generated password, shown only once; absent if none was generated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub password: Option<String>,
@@ -225,7 +225,7 @@ pub struct UpdateAccount {
     #[garde(skip)]
     #[schema(value_type = Option<i64>)]
     pub parent_id: Patch<AccountId>,
-    /// The member who owns it from now on; who owned it becomes an admin of it. Only for the provider.
+    /// The member who becomes its owner; the previous owner becomes an admin of it. Only for the provider.
     #[garde(skip)]
     pub owner_id: Option<UserId>,
 }
@@ -234,12 +234,12 @@ pub struct UpdateAccount {
 #[derive(Debug, Deserialize, Validate, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SuspendAccount {
-    /// Why. Members see it.
+    /// The reason, which members see.
     #[garde(length(chars, max = 500), custom(text::title))]
     pub reason: String,
 }
 
-/// Whether a limit of servers is one.
+/// Checks that a server limit is valid.
 fn within_limits(limit: &Patch<i32>, (): &()) -> garde::Result {
     match limit.value() {
         Some(limit) if !(0..=1_000_000).contains(limit) => Err(garde::Error::new("must be from 0 to 1000000")),

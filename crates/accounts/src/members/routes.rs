@@ -46,7 +46,7 @@ pub(super) const ACCESS: &[AccessRow] = &[
     ("DELETE", "/api/accounts/{id}/members/{userId}", Admission::Managed),
 ];
 
-/// List the accounts that I can act for: mine, those of my customers, all for staff
+/// List the accounts that I can act for: mine, my customers' and, for staff, all
 #[utoipa::path(get, path = "/accounts", tag = "accounts", operation_id = "listAccounts", params(ListAccounts),
     responses((status = 200, body = Page<AccountView>), (status = 403, body = ErrorBody)))]
 async fn list(
@@ -59,7 +59,7 @@ async fn list(
     Ok(Json(Page::new(rows, total, page)))
 }
 
-/// Create an account (provider); a reseller creates customers of its own, each with a new user
+/// Create an account (provider), or a customer with a new user as its owner (reseller)
 #[utoipa::path(post, path = "/accounts", tag = "accounts", operation_id = "createAccount", request_body = NewAccount,
     responses((status = 201, body = CreatedAccount)))]
 async fn create(
@@ -79,7 +79,7 @@ async fn get(access: AccountAccess) -> Json<AccountView> {
     Json(access.account.seen_as(access.role))
 }
 
-/// Change an account; the provider also hands it over to a member
+/// Change an account; only the provider can transfer it to another member
 #[utoipa::path(patch, path = "/accounts/{id}", tag = "accounts", operation_id = "updateAccount",
     request_body = UpdateAccount, params(("id" = AccountId, Path, description = "The account's id")),
     responses((status = 200, body = AccountView), (status = 409, body = ErrorBody)))]
@@ -95,13 +95,14 @@ async fn update(
 #[utoipa::path(delete, path = "/accounts/{id}", tag = "accounts", operation_id = "deleteAccount",
     params(("id" = AccountId, Path, description = "The account's id")),
     responses((status = 204), (status = 409, body = ErrorBody,
-        description = "It has something in use or customers, or is all that its owner owns, who asks or may not be deleted with it.")))]
+        description = "The account has something in use or has customers, or it is its owner's only account and \
+            the owner asks for this or may not be deleted with it.")))]
 async fn delete(State(accounts): State<Arc<Accounts>>, access: AccountAccess) -> Result<StatusCode> {
     service::delete(&accounts, &access).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Suspend an account: all that it has stops, and all that its customers have (its reseller, the provider)
+/// Suspend an account: everything that it or its customers own is stopped (its reseller, the provider)
 #[utoipa::path(post, path = "/accounts/{id}/suspend", tag = "accounts", operation_id = "suspendAccount",
     request_body = SuspendAccount, params(("id" = AccountId, Path, description = "The account's id")),
     responses((status = 200, body = AccountView)))]
@@ -113,7 +114,7 @@ async fn suspend(
     Ok(Json(service::set_suspension(&accounts, &once, &access, Some(&suspension.reason)).await?))
 }
 
-/// End the suspension of an account: all that it has is as it was before (its reseller, the provider)
+/// End the suspension of an account: everything returns to its previous state (its reseller, the provider)
 #[utoipa::path(post, path = "/accounts/{id}/unsuspend", tag = "accounts", operation_id = "unsuspendAccount",
     params(("id" = AccountId, Path, description = "The account's id")), responses((status = 200, body = AccountView)))]
 async fn unsuspend(

@@ -1,4 +1,4 @@
-//! Business logic for accounts. What the command line calls acts for the provider, and asks for no rights.
+//! Business logic for accounts. Functions for the command line act for the provider and check no rights.
 
 mod creation;
 mod members;
@@ -56,7 +56,7 @@ async fn lock(tx: &mut PgConnection, seen: &AccountRow, others: &[AccountId]) ->
     let now = accounts::find(tx, seen.id).await?.ok_or_else(not_found)?;
     match (now.owner_id, now.parent_id) == (seen.owner_id, seen.parent_id) {
         true => Ok(now),
-        false => Err(Error::new(Code::Conflict, "This account has just been handed over; look at it again.")),
+        false => Err(Error::new(Code::Conflict, "This account has just been transferred; load it again.")),
     }
 }
 
@@ -173,7 +173,7 @@ pub async fn delete_unused(accounts: &Accounts, seen: &AccountRow, from_above: b
     check_unused(accounts, &mut tx, account.id, &[]).await?;
     let is_all = crate::store::accounts::count_own(&mut tx, account.owner_id).await? <= 1;
     if is_all && !from_above {
-        let words = "This is the only account that its owner owns; ask the provider to delete the user instead.";
+        let words = "This is its owner's only account; ask the provider to delete the user instead.";
         return Err(Error::new(Code::Conflict, words));
     }
     remove(&mut tx, account.id).await?;

@@ -11,12 +11,12 @@ use sqlx::{PgConnection, PgExecutor, PgPool};
 use super::model::{AccountKind, AccountRow, AccountView, ListAccounts};
 use crate::store::Result;
 
-/// What somebody is in an account.
+/// A user's standing in an account.
 #[derive(Debug, Clone)]
 pub(super) struct AccountReach {
     /// The role that they act in.
     pub role: MemberRole,
-    /// What they are in the reseller whose customer it is.
+    /// Their role in the reseller whose customer it is.
     pub above: Option<MemberRole>,
     /// Why that reseller is suspended, if it is, as its own members know it.
     pub reseller_suspended: Option<String>,
@@ -24,7 +24,7 @@ pub(super) struct AccountReach {
     pub suspended: Option<String>,
 }
 
-/// What somebody is in an account; `None` if they may not know of it.
+/// A user's standing in an account; `None` if they may not know of it.
 pub(super) async fn reach(db: impl PgExecutor<'_>, who: &Caller, account: AccountId) -> Result<Option<AccountReach>> {
     sqlx::query_as!(
         AccountReach,
@@ -46,7 +46,7 @@ pub(super) async fn reach(db: impl PgExecutor<'_>, who: &Caller, account: Accoun
     .await
 }
 
-/// A page of the accounts that somebody can act for, oldest first, with their total.
+/// A page of the accounts that a user can act for, oldest first, with their total.
 pub(super) async fn list(
     db: &PgPool,
     who: &Caller,

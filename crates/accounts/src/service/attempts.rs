@@ -14,8 +14,8 @@ pub(super) const ACCOUNT: &str = "account:";
 pub(super) const ADDRESS: &str = "address:";
 /// What attempts at the current password are counted by, for an authenticated user.
 pub(super) const SESSION: &str = "session:";
-/// Limit of an email address's attempts from everywhere, as a multiple of those from one network: many attackers together get
-/// no further.
+/// Limit of an email address's attempts from everywhere, as a multiple of those from one network: many attackers
+/// together get no further.
 pub(super) const EVERYWHERE: i32 = 10;
 /// Limit of a /48's attempts, as a multiple of one network's.
 const WIDE: i32 = 4;

@@ -87,7 +87,8 @@ pub async fn create_api_token(
         }
         // Against the removal of the member meanwhile.
         store::accounts::lock(tx, &[account]).await?;
-        // Whoever reaches it from above has no place in it that the token could keep.
+        // Users whose access comes from its reseller or from being staff have no membership that the token could depend
+        // on.
         if store::accounts::role(tx, account, user).await?.is_none() {
             return Err(Error::new(Code::Forbidden, "API tokens act only for accounts that you are a member of."));
         }

@@ -1,4 +1,4 @@
-//! Who may open somebody's login.
+//! Who may sign in as another user.
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;

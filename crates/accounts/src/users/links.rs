@@ -1,5 +1,5 @@
-//! Links by which the provider's staff open somebody's login, to see what they see: once, at once, for a while, and not
-//! without a reason.
+//! Links with which the provider's staff sign in as a user, to see what they see: each works once, soon after it was
+//! made, for a limited time and with a reason.
 
 use std::time::Duration;
 
@@ -64,7 +64,7 @@ async fn target(tx: &mut PgConnection, user: UserId) -> Result<User> {
     let conflict = |words: &str| Err(Error::new(Code::Conflict, words));
     match found {
         found if found.staff_role.is_some() => {
-            conflict("This user is staff of the provider; nobody opens their login.")
+            conflict("This user is a member of the provider's staff: login links for staff are not allowed.")
         }
         found if found.is_disabled => conflict("This user is disabled."),
         _ => crate::store::user(tx, user).await?.ok_or_else(|| Error::not_found("user")),

@@ -1,4 +1,4 @@
-//! Users as the provider's staff manage them, and links that open somebody's login.
+//! Users as the provider's staff manage them, and links for signing in as one.
 
 mod access;
 mod feature;

@@ -40,9 +40,9 @@ pub struct UserSummary {
     pub email: String,
     /// The user's name.
     pub name: String,
-    /// What the user is for the provider; null for those who are not its staff.
+    /// The user's role on the provider's staff; null if they have none.
     pub staff_role: Option<StaffRole>,
-    /// The account that the user's requests are made for unless they name another: their own.
+    /// The user's own account, for which requests are made unless they name another.
     pub account_id: AccountId,
     /// Which alerts are sent by email.
     pub alert_mails: AlertMails,
@@ -54,7 +54,7 @@ pub struct UserSummary {
     pub created_at: DateTime<Utc>,
 }
 
-/// A user with the accounts that they have a role in.
+/// A user and the accounts in which they have a role.
 #[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct UserDetails {
@@ -65,7 +65,7 @@ pub struct UserDetails {
     pub accounts: Vec<UserAccount>,
 }
 
-/// An account that a user has a role in.
+/// An account in which a user has a role.
 #[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct UserAccount {
@@ -95,7 +95,7 @@ pub struct NewUser {
     #[garde(inner(custom(strong)))]
     #[schema(value_type = Option<String>, format = Password)]
     pub password: Option<SecretString>,
-    /// What the user is for the provider; null or omitted for those who are not its staff.
+    /// The user's role on the provider's staff; null or omitted: none.
     #[serde(default)]
     #[garde(skip)]
     pub staff_role: Option<StaffRole>,
@@ -108,7 +108,7 @@ pub struct CreatedUser {
     /// The user.
     #[serde(flatten)]
     pub user: UserSummary,
-    /// The generated password, which is shown only once; not there if the request had one.
+    /// The generated password, shown only once; absent if the request had one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub password: Option<String>,
@@ -121,7 +121,7 @@ pub struct UpdateUser {
     /// The user's name.
     #[garde(inner(length(chars, max = 200), custom(text::trimmed)))]
     pub name: Option<String>,
-    /// What the user is for the provider; null: no longer one of its staff.
+    /// The user's role on the provider's staff; null removes them from it.
     #[serde(default)]
     #[garde(skip)]
     #[schema(value_type = Option<StaffRole>)]
@@ -135,7 +135,7 @@ pub struct UpdateUser {
 #[derive(Debug, Deserialize, Validate, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NewLoginLink {
-    /// Why the user's login has to be opened. The audit log shows it, to the user as well.
+    /// Why the login link is needed. The audit log shows it, to the user as well.
     #[garde(length(chars, max = 500), custom(text::title))]
     pub reason: String,
 }
@@ -162,7 +162,7 @@ pub struct UseLoginLink {
     pub token: SecretString,
 }
 
-/// Somebody's login that was opened by a link. It can't be refreshed.
+/// A user's login that was opened with a link. It can't be refreshed.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LinkedSession {

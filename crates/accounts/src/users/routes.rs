@@ -73,7 +73,7 @@ async fn create(
     Ok((StatusCode::CREATED, Json(service::create(&accounts, &once, new).await?)))
 }
 
-/// Get a user, with the accounts that they have a role in (staff)
+/// Get a user and the accounts in which they have a role (staff)
 #[utoipa::path(get, path = "/users/{id}", tag = "users", operation_id = "getUser",
     params(("id" = UserId, Path, description = "The user's id")),
     responses((status = 200, body = UserDetails), (status = 403, body = ErrorBody)))]
@@ -85,11 +85,11 @@ async fn get(
     Ok(Json(service::get(&accounts, id).await?))
 }
 
-/// Rename a user, change what they are for the provider, disable them or end that (provider)
+/// Rename a user, change their staff role, or disable or enable them (provider)
 #[utoipa::path(patch, path = "/users/{id}", tag = "users", operation_id = "updateUser", request_body = UpdateUser,
     params(("id" = UserId, Path, description = "The user's id")),
     responses((status = 200, body = UserDetails), (status = 409, body = ErrorBody,
-        description = "It is yourself, or the last user who runs the installation.")))]
+        description = "The user is yourself or the installation's last admin.")))]
 async fn update(
     State(accounts): State<Arc<Accounts>>,
     StaffCaller(caller): StaffCaller,
@@ -102,11 +102,11 @@ async fn update(
     Ok(Json(service::update(&accounts, Some(caller.user), id, &update).await?))
 }
 
-/// Delete a user, and the accounts that they own (provider)
+/// Delete a user and the accounts that they own (provider)
 #[utoipa::path(delete, path = "/users/{id}", tag = "users", operation_id = "deleteUser",
     params(("id" = UserId, Path, description = "The user's id")),
     responses((status = 204), (status = 409, body = ErrorBody,
-        description = "It is yourself, the last user who runs the installation, or the owner of something in use.")))]
+        description = "The user is yourself, the installation's last admin, or the owner of something in use.")))]
 async fn delete(
     State(accounts): State<Arc<Accounts>>,
     StaffCaller(caller): StaffCaller,
@@ -116,7 +116,7 @@ async fn delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// End all sessions of a user; their API tokens stay (provider)
+/// End all sessions of a user; their API tokens remain valid (provider)
 #[utoipa::path(delete, path = "/users/{id}/sessions", tag = "users", operation_id = "revokeUserSessions",
     params(("id" = UserId, Path, description = "The user's id")), responses((status = 204)))]
 async fn end_sessions(
@@ -128,11 +128,11 @@ async fn end_sessions(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Create a link that opens a user's login once, within half a minute (provider and support)
+/// Create a one-time link for signing in as a user, valid for half a minute (provider and support)
 #[utoipa::path(post, path = "/users/{id}/login-link", tag = "users", operation_id = "createLoginLink",
     request_body = NewLoginLink, params(("id" = UserId, Path, description = "The user's id")),
     responses((status = 201, body = LoginLink), (status = 409, body = ErrorBody,
-        description = "The user is disabled, or is staff.")))]
+        description = "The user is disabled, or is a member of staff.")))]
 async fn create_link(
     State(accounts): State<Arc<Accounts>>,
     SupportCaller(caller): SupportCaller,
@@ -142,7 +142,7 @@ async fn create_link(
     Ok((StatusCode::CREATED, Json(links::create(&accounts, &once, caller.user, id, new).await?)))
 }
 
-/// Open a user's login with a link; it lasts an hour, and only looks if its opener may not do more
+/// Sign in as a user with a login link; the session lasts an hour, and is read-only for support staff
 #[utoipa::path(post, path = "/auth/login-link", tag = "auth", operation_id = "openLoginLink", security(()),
     request_body = UseLoginLink,
     responses((status = 200, body = LinkedSession), (status = 401, body = ErrorBody)))]

@@ -1,4 +1,4 @@
-//! Business logic for users as staff manage them. `by` is nobody for the command line, which acts for the provider.
+//! Business logic for users as staff manage them. `by` is `None` for the command line, which acts for the provider.
 
 use kernel::audit;
 use kernel::db;
@@ -101,11 +101,11 @@ pub async fn update(accounts: &Accounts, by: Option<UserId>, user: UserId, updat
 /// Refuses to take away the last of those who run the installation, and the one who asks.
 async fn check_may_go(tx: &mut PgConnection, by: Option<UserId>, user: UserId) -> Result<()> {
     if by == Some(user) {
-        return Err(Error::new(Code::Conflict, "You can't do this to yourself; another provider can."));
+        return Err(Error::new(Code::Conflict, "You can't do this to yourself; another admin has to."));
     }
     match store::is_other_admin(tx, user).await? {
         true => Ok(()),
-        false => Err(Error::new(Code::Conflict, "This is the last user who runs the installation; add another first.")),
+        false => Err(Error::new(Code::Conflict, "This is the installation's last admin; add another one first.")),
     }
 }
 
@@ -144,10 +144,10 @@ pub(crate) async fn delete_with_account(tx: &mut PgConnection, user: UserId) -> 
     let conflict = |words: &str| Err(Error::new(Code::Conflict, words));
     match store::lock(tx, user).await? {
         Some(found) if found.staff_role.is_some() => {
-            conflict("This is the only account of somebody who is staff; delete the user instead.")
+            conflict("This is the only account of a member of staff; delete the user instead.")
         }
         Some(_) if !store::accounts_of(&mut *tx, user).await?.is_empty() => {
-            conflict("Its owner owns no other account, and is a member of some; only the provider can delete the user.")
+            conflict("Its owner owns no other account, but is a member of some; only the provider can delete the user.")
         }
         _ => forget(tx, user).await,
     }

@@ -98,7 +98,7 @@ pub(super) async fn lock(tx: &mut PgConnection, user: UserId) -> Result<Option<L
     .await
 }
 
-/// Whether somebody else runs the installation, too.
+/// Whether there is another admin of the installation.
 pub(super) async fn is_other_admin(tx: &mut PgConnection, user: UserId) -> Result<bool> {
     sqlx::query_scalar!(
         r#"select exists (select from users where id <> $1 and staff_role = 'admin' and disabled_at is null)

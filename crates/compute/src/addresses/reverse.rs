@@ -25,11 +25,10 @@ pub async fn check(pools: &Addresses, tx: &mut PgConnection, account: AccountId,
         return Ok(());
     }
     let message = match allowed.as_slice() {
-        [] => "Your account has no domain for reverse DNS names; ask the provider to allow it one.".to_owned(),
-        names => format!(
-            "Your addresses can have names in {}; ask the provider to allow your account others.",
-            names.join(", ")
-        ),
+        [] => "Your account may not use any domain for reverse DNS names; ask the provider to allow one.".to_owned(),
+        names => {
+            format!("Your account may only use names in {}; ask the provider to allow other domains.", names.join(", "))
+        }
     };
     Err(Error::field("reverseDns", message))
 }

@@ -83,7 +83,7 @@ async fn update(
     Ok(Json(service::update(&pools, id, update).await?))
 }
 
-/// Delete an address pool of which no server has an address
+/// Delete an address pool that no server has an address from
 #[utoipa::path(delete, path = "/address-pools/{id}", tag = "addresses", operation_id = "deleteAddressPool",
     params(("id" = PoolId, Path, description = "The pool's id")),
     responses((status = 204), (status = 409, body = ErrorBody)))]

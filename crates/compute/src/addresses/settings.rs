@@ -6,7 +6,7 @@ use kernel::http::text;
 use kernel::settings::Settings;
 use serde::{Deserialize, Serialize};
 
-/// When addresses are given to others, and how they may be named.
+/// When addresses are reassigned, and which reverse names they may have.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default)]
 pub struct AddressSettings {

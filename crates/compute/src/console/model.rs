@@ -118,8 +118,7 @@ impl CloseReason {
     /// The guest is no longer running.
     pub(super) const STOPPED: Self = Self::new(4001, true, "The server has stopped.");
     /// A message that is not part of the protocol.
-    pub(super) const NONSENSE: Self =
-        Self::new(4400, false, "The page and the service don't understand each other; reload it.");
+    pub(super) const NONSENSE: Self = Self::new(4400, false, "The service did not understand this page; reload it.");
     /// An invalid ticket. Whether it is wrong, used, expired or for another address is not revealed.
     pub(super) const TICKET: Self =
         Self::new(4401, false, "This link was already used or has expired. Open the console again from the panel.");

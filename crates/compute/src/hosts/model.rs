@@ -66,8 +66,8 @@ pub struct HostNode {
     pub memory: i64,
     /// Capacity for root disks in GiB.
     pub disk: i64,
-    /// Whether that is the capacity of one storage shared by all of the host's nodes that report so: it exists only
-    /// once, and what servers on all of those nodes hold counts against it.
+    /// Whether that is the capacity of a storage shared by all of the host's nodes that have this set: it exists only
+    /// once, and what servers on any of those nodes hold counts against it.
     pub disk_shared: bool,
     /// What servers hold, from the order until the guest is certainly gone.
     pub reserved: ReservedCapacity,
@@ -217,7 +217,7 @@ pub struct UpdateHost {
     #[garde(inner(custom(factor)))]
     pub disk_overcommit: Option<f64>,
     /// Save the new `config` even if the host can't be reached with it, lacks something, already exists as another
-    /// host, or has servers on it that would be looked for elsewhere.
+    /// host, or has servers on it that might no longer be found.
     #[serde(default)]
     #[garde(skip)]
     pub force: bool,

@@ -245,8 +245,8 @@ pub async fn update(core: &Core, id: HostId, update: UpdateHost) -> Result<Host>
             return Err(Error::new(
                 Code::Conflict,
                 format!(
-                    "This host has servers ({live}). At another address they may not be found any more: check that \
-                     it is the same host and project, then repeat with \"force\": true."
+                    "This host has servers ({live}). They may no longer be found at another address: check that it is \
+                     the same host and project, then repeat with \"force\": true."
                 ),
             ));
         }
@@ -388,7 +388,7 @@ fn preflight_or_forced(
                 [] => "It has no node with capacity for guests.".to_owned(),
                 problems => problems.join(" "),
             };
-            Err(Error::field("config", format!("The host {name} could take no guest. {problems}")))
+            Err(Error::field("config", format!("The host {name} can't take any guests. {problems}")))
         }
         Err(error) if force => Ok((None, Some(error.message))),
         Err(error) => Err(error),

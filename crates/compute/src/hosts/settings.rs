@@ -165,7 +165,7 @@ impl<K: HostKind> AnySettings for K {
             let secrets = before.map(HostKind::secrets).unwrap_or_default();
             let kept = secrets.into_iter().find(|(at, _)| *at == missing).and_then(|(_, secret)| secret.clone());
             let Some(kept) = kept else {
-                return Err(Error::field(&format!("config.{missing}"), "Is missing: there is none from before."));
+                return Err(Error::field(&format!("config.{missing}"), "Is missing: no earlier value is stored."));
             };
             for (_, secret) in self.secrets().into_iter().filter(|(at, _)| *at == missing) {
                 *secret = Some(kept.clone());

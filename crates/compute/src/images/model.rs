@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{HostId, ImageId};
 use crate::tariffs::ServerKind;
 
-/// How root logs in over SSH to a server made from an image. That is up to the image and can't be detected.
+/// How root logs in over SSH to a server made from an image. This depends on the image and can't be detected.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum RootLogin {

@@ -31,7 +31,7 @@ pub struct Data {
     restart: bool,
     /// Whether it was running, and so we stopped it.
     stopped: bool,
-    /// Whether the host may have heard of the bigger disk.
+    /// Whether the host may have received the request for the bigger disk.
     grown: bool,
     /// Whether the growth was seen to finish.
     #[serde(default)]

@@ -43,7 +43,7 @@ pub enum ServerState {
     Deleted,
     /// The host does not report it.
     Unknown,
-    /// The server could not be created, and the host has nothing of it. After a failed reinstallation it keeps its
+    /// The server could not be created, and nothing of it is on the host. After a failed reinstallation it keeps its
     /// place and addresses, and can be reinstalled or deleted.
     Failed,
 }
@@ -227,8 +227,8 @@ pub struct CreateServer {
 #[derive(Debug, Default, Serialize, Deserialize, Validate, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct UpdateServer {
-    /// Its name here, in emails and, after a reinstallation, its host name; the host name inside the guest is the
-    /// customer's business.
+    /// Its name here, in emails and, after a reinstallation, its host name; the host name inside the guest is up to the
+    /// customer.
     #[garde(inner(custom(text::hostname)))]
     pub name: Option<String>,
     /// All of its labels: these replace the current ones.
@@ -269,7 +269,7 @@ pub struct SuspendServer {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct ListServers {
-    /// Providers: everyone's servers, not only one's own.
+    /// Providers: everyone's servers, not only their own.
     #[serde(default)]
     #[garde(skip)]
     pub all: bool,

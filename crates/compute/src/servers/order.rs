@@ -124,8 +124,10 @@ fn check_quotas(quotas: &[ServerQuota]) -> Result<()> {
         }
         let Some(limit) = limit.filter(|limit| *count >= i64::from(*limit)) else { continue };
         let message = match of_reseller {
-            false => format!("Your account has {count} of at most {limit} servers; delete one or ask for more."),
-            true => "Your reseller has as many servers as they may have; ask them for more.".to_owned(),
+            false => {
+                format!("Your account has {count} of at most {limit} servers; delete one or ask for a higher limit.")
+            }
+            true => "Your reseller has reached its limit of servers; ask it for a higher one.".to_owned(),
         };
         return Err(Error::new(Code::ResourceUnavailable, message));
     }

@@ -108,8 +108,8 @@ pub async fn create(servers: &Servers, once: &Once, access: &ServerAccess, new: 
     service::wait_for_task(core, once, stored).await
 }
 
-/// Reserves space for a snapshot and enqueues the operation that takes it, both or neither. `generated`: the generated name
-/// that is part of the response.
+/// Reserves space for a snapshot and enqueues the operation that takes it, both or neither. `generated`: the generated
+/// name that is part of the response.
 #[allow(clippy::too_many_arguments, reason = "a snapshot and its operation")]
 async fn take<D: kernel::operations::Data>(
     servers: &Servers,

@@ -36,6 +36,6 @@ impl Feature for UnknownGuests {
     }
 
     fn describe(&self) {
-        metrics::describe_gauge!("innkeeper_unknown_guests", "Guests with our marker that no server goes with.");
+        metrics::describe_gauge!("innkeeper_unknown_guests", "Guests with our marker that belong to no server.");
     }
 }

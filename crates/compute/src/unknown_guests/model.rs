@@ -54,7 +54,7 @@ pub struct AdoptGuest {
     /// the tariff.
     #[garde(skip)]
     pub tariff_id: TariffId,
-    /// The image that it is recorded as made from.
+    /// The image to record as the one that it was made from.
     #[garde(skip)]
     pub os_id: ImageId,
     /// Its name; the guest's own host name if omitted.

@@ -311,7 +311,8 @@ mod tests {
 
     #[test]
     fn only_incus_itself_can_say_not_found() {
-        let real = br#"{"type":"error","status":"","status_code":0,"operation":"","error_code":404,"error":"Instance not found","metadata":null}"#;
+        let real = br#"{"type":"error","status":"","status_code":0,"operation":"","error_code":404,
+            "error":"Instance not found","metadata":null}"#;
         assert!(matches!(envelope(404, real), Err(Error::NotFound(_))));
         assert!(matches!(envelope(404, b"<html>404</html>"), Err(Error::Failed(_))));
         assert!(matches!(envelope(502, b""), Err(Error::Failed(_))));

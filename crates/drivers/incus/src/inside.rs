@@ -36,7 +36,11 @@ impl Inside for Incus {
         let instance = lookup::require_running(client, guest).await?;
         let body = json!({
             "command": argv,
-            "environment": {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LANG": "C.UTF-8"},
+            "environment": {
+                "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+                "HOME": "/root",
+                "LANG": "C.UTF-8",
+            },
             "wait-for-websocket": true,
             "interactive": false,
             "record-output": false,

@@ -32,11 +32,11 @@ impl Inventory for Incus {
         // The project is read as well: a missing one must be an error, not an empty list.
         let resources_of_pool = ["storage-pools", pool, "resources"];
         let project = ["projects", client.config.project.as_str()];
-        let (server, resources, pool, _, list): (ServerInfo, MachineResources, PoolResources, Value, Vec<Value>) = tokio::try_join!(
-            client.get(&[], &[]),
-            client.get(&["resources"], &[]),
-            client.get(&resources_of_pool, &[]),
-            client.get(&project, &[]),
+        let (server, resources, pool, _, list) = tokio::try_join!(
+            client.get::<ServerInfo>(&[], &[]),
+            client.get::<MachineResources>(&["resources"], &[]),
+            client.get::<PoolResources>(&resources_of_pool, &[]),
+            client.get::<Value>(&project, &[]),
             list(client),
         )?;
         // After the list, so that the interfaces of guests that started meanwhile are included.

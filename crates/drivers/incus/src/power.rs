@@ -100,8 +100,8 @@ async fn or_already(client: &Client, guest: &GuestRef, wanted: GuestPower, reply
     }
 }
 
-/// Refuses a container into which [`MARGIN`] no longer fits: what ends writes its logs first, and then it could not start
-/// again. Incus's own figure leaves out what the disk shares with the image, so a file is written to find out.
+/// Refuses a container into which [`MARGIN`] no longer fits: what ends writes its logs first, and then it could not
+/// start again. Incus's own figure leaves out what the disk shares with the image, so a file is written to find out.
 async fn has_margin(client: &Client, guest: &GuestRef, name: &str) -> Result<()> {
     if guest.kind != GuestKind::Lxc {
         return Ok(());

@@ -16,8 +16,7 @@ pub(crate) async fn storage_problem(client: &Client) -> Result<Option<String>> {
             "The storage pool {name} is missing: create it (incus storage create {name} btrfs) or name another one."
         )),
         Some(pool) if pool.driver == "dir" => Some(format!(
-            "The storage pool {name} is of the kind dir, which does not keep guests to their disk size: use btrfs, zfs or \
-             lvm."
+            "The storage pool {name} uses the driver dir, which does not enforce disk sizes: use btrfs, zfs or lvm."
         )),
         Some(pool) if pool.driver == "btrfs" => quota_problem(Path::new("/sys"), pool.config.get("source")),
         Some(_) => None,
@@ -33,8 +32,8 @@ struct StoragePool {
 
 /// Whether the kernel has stopped counting a btrfs pool's quotas, or will: from then on no disk size is enforced and no
 /// usage counted. Since Linux 6.1 deleting a large subvolume (so any guest) stops it; since 6.11 so does deleting one
-/// whose count is found to be wrong (kdave/btrfs-progs#922). The socket is local, so this machine's sysfs tells; where it
-/// can't be read, or the pool's device is not in it, there is no problem to report.
+/// whose count is found to be wrong (kdave/btrfs-progs#922). The socket is local, so this machine's sysfs tells; where
+/// it can't be read, or the pool's device is not in it, there is no problem to report.
 fn quota_problem(sysfs: &Path, source: Option<&String>) -> Option<String> {
     let filesystem = filesystem(sysfs, Path::new(source?))?;
     let read = |name: &str| -> Option<u32> {
@@ -47,8 +46,8 @@ fn quota_problem(sysfs: &Path, source: Option<&String>) -> Option<String> {
         "btrfs stops counting quotas when a guest is deleted, and then enforces no disk sizes: write 8 to \
          /sys/fs/btrfs/*/qgroups/drop_subtree_threshold at each start, then run btrfs quota rescan on the pool."
     } else if read("inconsistent") == Some(1) {
-        "btrfs has stopped counting quotas, and enforces no disk sizes until btrfs quota rescan has run on the pool. Linux \
-         6.11 and later do this now and then when a guest is deleted: have a timer run it whenever \
+        "btrfs has stopped counting quotas, and enforces no disk sizes until btrfs quota rescan has run on the pool. \
+         Linux 6.11 and later do this now and then when a guest is deleted: have a timer run it whenever \
          /sys/fs/btrfs/*/qgroups/inconsistent is 1."
     } else {
         return None;
@@ -67,9 +66,9 @@ pub(crate) fn inotify_problem(sysctls: &Path) -> Option<String> {
     let now: u64 = std::fs::read_to_string(sysctls.join(NAME.replace('.', "/"))).ok()?.trim().parse().ok()?;
     (now < ENOUGH).then(|| {
         format!(
-            "{NAME} is {now}, and every container takes up to 10 of them: from about the {}th on, guests die at boot. Run \
-             sysctl -w {NAME}={ADVICE}, and put the line {NAME}={ADVICE} into /etc/sysctl.d/90-innkeeper.conf to make \
-             it permanent.",
+            "{NAME} is {now}, and every container takes up to 10 of them: from about the {}th on, guests die at boot. \
+             Run sysctl -w {NAME}={ADVICE}, and put the line {NAME}={ADVICE} into /etc/sysctl.d/90-innkeeper.conf to \
+             make it permanent.",
             now / 8 + 1
         )
     })

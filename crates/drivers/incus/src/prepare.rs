@@ -43,7 +43,10 @@ pub(crate) fn cloud_init(spec: &GuestSpec, search: Option<&str>) -> Result<Map> 
         "dhcp6": false,
         "addresses": addresses.iter().map(|a| format!("{}/{}", a.address, a.prefix)).collect::<Vec<_>>(),
         "routes": addresses.iter().filter_map(|a| Some((a.address, a.gateway?)))
-            .map(|(address, via)| json!({"to": if address.is_ipv4() { "0.0.0.0/0" } else { "::/0" }, "via": via, "on-link": true}))
+            .map(|(address, via)| {
+                let to = if address.is_ipv4() { "0.0.0.0/0" } else { "::/0" };
+                json!({"to": to, "via": via, "on-link": true})
+            })
             .collect::<Vec<_>>(),
     });
     if !spec.network.dns.is_empty() {
@@ -93,7 +96,8 @@ fn hosts(hostname: &str) -> String {
     let short = short(hostname);
     let names = if short == hostname { short.to_owned() } else { format!("{hostname} {short}") };
     format!(
-        "127.0.0.1\tlocalhost\n127.0.1.1\t{names}\n\n::1\tlocalhost ip6-localhost ip6-loopback\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n"
+        "127.0.0.1\tlocalhost\n127.0.1.1\t{names}\n\n\
+         ::1\tlocalhost ip6-localhost ip6-loopback\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n"
     )
 }
 

@@ -49,8 +49,8 @@ pub(crate) fn problem(procfs: &Path, config: &IncusConfig) -> Option<String> {
     let may = u64::from(config.processes_per_gib) * kib / MIB;
     (now < may).then(|| {
         format!(
-            "{NAME} is {now}, but containers with all of this machine's memory may have {may} processes: once the ids \
-             are used up, nothing can be started. Run sysctl -w {NAME}={ADVICE}, and put the line {NAME}={ADVICE} \
+            "{NAME} is {now}, but containers that use all of this machine's memory may have {may} processes: once the \
+             ids are used up, nothing can be started. Run sysctl -w {NAME}={ADVICE}, and put the line {NAME}={ADVICE} \
              into /etc/sysctl.d/90-innkeeper.conf to make it permanent."
         )
     })

@@ -86,9 +86,12 @@ mod tests {
     fn a_guest_s_traffic_is_its_machine_s_sides_the_other_way_round() {
         let interfaces = parse(
             "Inter-|   Receive                                                |  Transmit\n \
-             face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed\n    \
-             lo: 34073859  187565    0    0    0     0          0         0 34073859  187565    0    0    0     0       0          0\n\
-             vethab12:  700  5    0    0    0     0          0         0  9000  6    0    0    0     0       0          0\n\
+             face |bytes    packets errs drop fifo frame compressed multicast\
+             |bytes    packets errs drop fifo colls carrier compressed\n    \
+             lo: 34073859  187565    0    0    0     0          0         0 \
+             34073859  187565    0    0    0     0       0          0\n\
+             vethab12:  700  5    0    0    0     0          0         0  \
+             9000  6    0    0    0     0       0          0\n\
              veth0:70 5 0 0 0 0 0 0 5 6 0 0 0 0 0 0\n",
         );
         assert_eq!(interfaces.len(), 3);

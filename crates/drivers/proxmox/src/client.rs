@@ -217,7 +217,7 @@ impl Client {
                 },
                 Err(error) => failure = transport(&error, mutates),
             }
-            // Any node of the cluster can answer, but only a request that was certainly not heard may be repeated.
+            // Any node of the cluster can answer, but only a request that certainly did not arrive may be repeated.
             if !failure.is_unsent() {
                 break;
             }

@@ -91,14 +91,15 @@ type MessageRule = (&'static [&'static str], fn(String) -> Error);
 const MEANINGS: &[MessageRule] = &[
     // Nothing was done, and the guest is fine.
     (&["no quorum"], Error::Unreachable),
-    (&["is locked (", "can't lock file", "got lock request timeout", "got lock timeout", "cfs-lock", "lock request timed out",
-       "file changed by other user", "file change by other user"], Error::Locked),
-    (&["no space left", "not enough space", "out of space", "quota exceeded", "insufficient free space", "no free space",
-       "cannot allocate memory", "out of memory", "out of disk space", "is full"], Error::Exhausted),
+    (&["is locked (", "can't lock file", "got lock request timeout", "got lock timeout", "cfs-lock",
+       "lock request timed out", "file changed by other user", "file change by other user"], Error::Locked),
+    (&["no space left", "not enough space", "out of space", "quota exceeded", "insufficient free space",
+       "no free space", "cannot allocate memory", "out of memory", "out of disk space", "is full"], Error::Exhausted),
     (&["permission check failed", "only root can", "is only allowed for root"], Error::Forbidden),
     (&["protection mode enabled"], Error::Protected),
-    (&["snapshot feature is not available", "linked clone feature", "clone feature is not available", "not supported with",
-       "is not supported for", "is not most recent snapshot", "no qemu guest agent configured"], Error::Unsupported),
+    (&["snapshot feature is not available", "linked clone feature", "clone feature is not available",
+       "not supported with", "is not supported for", "is not most recent snapshot",
+       "no qemu guest agent configured"], Error::Unsupported),
     (&["unable to shrink disk", "shrinking disks is not supported", "does not support container directories",
        "does not support vm images", "unable to parse", "ssh public key"], Error::Invalid),
     (&["already exists", "already used", "already in use"], Error::AlreadyExists),
@@ -163,7 +164,8 @@ mod tests {
         }
         let full = failure_with(
             "startup for container '7' failed",
-            "unable to open file '/fastboot.tmp.1' - Disk quota exceeded\nerror in setup task PVE::LXC::Setup::pre_start_hook",
+            "unable to open file '/fastboot.tmp.1' - Disk quota exceeded\n\
+             error in setup task PVE::LXC::Setup::pre_start_hook",
         );
         assert!(matches!(full, Error::DiskFull(_)), "{full:?}");
         assert!(matches!(failure_with("out of space", "no space left on device"), Error::Exhausted(_)));

@@ -60,8 +60,9 @@ mod tests {
         assert_eq!((container.hostname.as_deref(), container.limits.disk_gib), (Some("web"), Some(8)));
         let machine = facts(
             GuestKind::Vm,
-            r#"{"name":"db","cores":4,"memory":2048,"scsi0":"local-lvm:vm-101-disk-0,size=20G","ide2":"none,media=cdrom",
-                "net0":"virtio=BC:24:11:7B:36:93,bridge=vmbr0","ipconfig0":"ip=10.0.0.6/24,gw=10.0.0.1"}"#,
+            r#"{"name":"db","cores":4,"memory":2048,"scsi0":"local-lvm:vm-101-disk-0,size=20G",
+                "ide2":"none,media=cdrom","net0":"virtio=BC:24:11:7B:36:93,bridge=vmbr0",
+                "ipconfig0":"ip=10.0.0.6/24,gw=10.0.0.1"}"#,
         );
         assert_eq!(machine.addresses, ["10.0.0.6".parse::<IpAddr>().unwrap()]);
         assert_eq!((machine.limits.cores, machine.limits.memory_mib), (Some(4), Some(2048)));

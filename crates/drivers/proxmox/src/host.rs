@@ -43,8 +43,8 @@ impl Host for Proxmox {
             let missing = permissions.missing(&path, &privileges);
             if !missing.is_empty() {
                 problems.push(format!(
-                    "The token {} lacks {} on {path}: give them to its role (a token with privilege separation needs the \
-                     role as well as its user).",
+                    "The token {} lacks {} on {path}: give them to its role (a token with privilege separation needs \
+                     the role as well as its user).",
                     config.token_id,
                     missing.join(", ")
                 ));

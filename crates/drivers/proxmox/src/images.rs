@@ -146,8 +146,8 @@ mod tests {
     fn the_storages_of_all_disks_count() {
         let config: GuestConfig = serde_json::from_str(
             r#"{"scsi0":"ceph:base-9000-disk-0,size=8G","ide2":"local-lvm:vm-9000-cloudinit,media=cdrom",
-                "ide0":"none,media=cdrom","scsihw":"virtio-scsi-single","virtio":"no:key","net0":"virtio=BC:24:11:00:00:01",
-                "efidisk0":"ceph:base-9000-disk-1,size=4M","description":"x:y"}"#,
+                "ide0":"none,media=cdrom","scsihw":"virtio-scsi-single","virtio":"no:key",
+                "net0":"virtio=BC:24:11:00:00:01","efidisk0":"ceph:base-9000-disk-1,size=4M","description":"x:y"}"#,
         )
         .unwrap();
         assert_eq!(storages(&config).into_iter().collect::<Vec<_>>(), ["ceph", "local-lvm"]);

@@ -213,8 +213,9 @@ mod tests {
     #[test]
     fn interfaces_are_read_in_both_spellings() {
         let old = serde_json::json!({"name": "eth0", "hwaddr": "BC:24:11:00:00:01", "inet": "10.0.0.5/24"});
-        let new = serde_json::json!({"name": "eth0", "hwaddr": "bc:24:11:00:00:01", "hardware-address": "bc:24:11:00:00:01",
-            "inet": "10.0.0.5/24", "ip-addresses": [{"ip-address": "10.0.0.5", "ip-address-type": "inet", "prefix": "24"}]});
+        let address = serde_json::json!({"ip-address": "10.0.0.5", "ip-address-type": "inet", "prefix": "24"});
+        let new = serde_json::json!({"name": "eth0", "hwaddr": "bc:24:11:00:00:01",
+            "hardware-address": "bc:24:11:00:00:01", "inet": "10.0.0.5/24", "ip-addresses": [address]});
         let [old, new] = [old, new].map(|row| interface(nic(row).unwrap()));
         assert_eq!(old, new);
         assert_eq!((old.mac.as_str(), old.addresses.len()), ("bc:24:11:00:00:01", 1));

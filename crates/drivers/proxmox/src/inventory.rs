@@ -44,8 +44,8 @@ impl Inventory for Proxmox {
                     return Ok(Presence::Present { node: at.node, power: GuestPower::Unknown, busy: true });
                 }
                 return Err(Error::StaleLock(format!(
-                    "{0} is locked by a creation that no task is at work on: a person must look at it on node {1} (unlock \
-                     and destroy it)",
+                    "{0} is locked by a creation that no task is working on: check it on node {1}, then unlock and \
+                     destroy it",
                     guest.vmid, at.node
                 )));
             }
@@ -121,7 +121,8 @@ mod tests {
         let text = format!(
             r#"[{{"type":"node","node":"a","status":"online","maxcpu":4,"maxmem":8589934592}},
             {{"type":"storage","node":"a","storage":"big","maxdisk":1099511627776}},
-            {{"type":"lxc","node":"a","vmid":100,"status":"running","tags":"innkeeper-100-{uuid};web","cpu":0.5,"maxcpu":2,"uptime":"7"}},
+            {{"type":"lxc","node":"a","vmid":100,"status":"running","tags":"innkeeper-100-{uuid};web","cpu":0.5,
+                "maxcpu":2,"uptime":"7"}},
             {{"type":"qemu","node":"a","vmid":101,"status":"running","tags":"innkeeper-100-{uuid}"}},
             {{"type":"lxc","node":"a","vmid":102,"status":"unknown","lock":"create"}}]"#
         );

@@ -113,7 +113,8 @@ mod tests {
     #[test]
     fn a_right_that_is_not_handed_down_is_none_for_what_is_below() {
         let held = permissions(
-            r#"{"/":{"Sys.Audit":0},"/vms":{"VM.Audit":0,"VM.Clone":1,"VM.Console":"0"},"/storage/s":{"Datastore.Audit":0}}"#,
+            r#"{"/":{"Sys.Audit":0},"/vms":{"VM.Audit":0,"VM.Clone":1,"VM.Console":"0"},
+                "/storage/s":{"Datastore.Audit":0}}"#,
         );
         assert_eq!(held.missing("/vms", &["VM.Audit", "VM.Clone", "VM.Console"]), ["VM.Audit", "VM.Console"]);
         assert!(!held.has("/vms/100", "VM.Audit") && held.has("/vms/100", "VM.Clone"));

@@ -18,10 +18,11 @@ pub struct AuditEntry {
     pub id: Uuid,
     /// When the action began.
     pub at: DateTime<Utc>,
-    /// The user who acted; null for unauthenticated clients, for the command line and, if a customer reads the entry, for
-    /// staff of the provider and members of their reseller.
+    /// The user who acted; null for unauthenticated clients, for the command line and, if a customer reads the entry,
+    /// for staff of the provider and members of their reseller.
     pub user_id: Option<UserId>,
-    /// Who acted: `provider` (its staff), `reseller` (members of one), `customer`, `nobody` (unauthenticated) or `cli` (the command line).
+    /// Who acted: `provider` (its staff), `reseller` (members of one), `customer`, `nobody` (unauthenticated) or `cli`
+    /// (the command line).
     pub role: String,
     /// The id of the token that was sent. Null to customers where it is not theirs.
     pub token_id: Option<Uuid>,
@@ -39,14 +40,14 @@ pub struct AuditEntry {
     pub subject_id: Option<String>,
     /// The server that the action applied to.
     pub server_id: Option<i64>,
-    /// The subject that the action was about, whatever the route: its kind and its id.
+    /// The subject that the action was about, regardless of the route: its kind and its id.
     #[schema(example = "server:1")]
     pub about: Option<String>,
     /// The account that the action was done for, or that it concerned.
     pub account_id: Option<AccountId>,
-    /// Why staff of the provider acted, where they had to say it.
+    /// The reason that the provider's staff gave, if they had to give one.
     pub reason: Option<String>,
-    /// Status of the response, even if the client disconnected before it was sent. Null as long as there is none.
+    /// Status of the response, even if the client disconnected before it was sent. Null until there is one.
     pub status: Option<i16>,
     /// The error code; null on success.
     pub code: Option<String>,

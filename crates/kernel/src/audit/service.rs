@@ -109,9 +109,9 @@ pub async fn command(core: &Core, action: &str, work: impl Future<Output = anyho
     result
 }
 
-/// The entries that the caller may see: all for staff; for a member of an account what was done for it, what the provider
-/// and its reseller did to what it owns, and login attempts of its owner. Who the provider's staff and its reseller's members are, and where
-/// from they act, is not shown.
+/// The entries that the caller may see: all for staff; for a member of an account what was done for it, what the
+/// provider and its reseller did to what it owns, and login attempts of its owner. Which of the provider's staff or the
+/// reseller's members acted, and from where, is not shown.
 pub async fn list(core: &Core, caller: &Caller, query: &ListEntries, window: Window) -> Result<(Vec<AuditEntry>, i64)> {
     window.check()?;
     let _turn = core.turns.take(caller.account).await?;

@@ -24,12 +24,12 @@ pub enum Admission {
     Staff,
     /// Providers and support staff.
     Support,
-    /// The user whose thing the path names: not even providers know of it.
+    /// The user who owns the object that the path names; it is hidden even from providers.
     Private,
-    /// Whoever may know the thing that the path or the body names: members of the account that owns it and of its
+    /// Everyone who may know the object that the path or the body names: members of the account that owns it and of its
     /// reseller, as far as their role goes, tokens for it, and staff.
     Owned,
-    /// Whoever may know the account that the path names: its members, those of its reseller, and staff. Owners, admins,
-    /// the reseller and providers may change it.
+    /// Everyone who may know the account that the path names: its members, those of its reseller, and staff. Owners,
+    /// admins, the reseller and providers may change it.
     Managed,
 }

@@ -154,7 +154,8 @@ impl Caller {
         owner.account == self.account || (self.is_reseller && owner.reseller == Some(self.account))
     }
 
-    /// The most that this user may do with what somebody owns, whatever the token's scopes. None: not even know of it.
+    /// The most that this user may do with what this owner has, whatever the token's scopes; `None`: it is hidden from
+    /// them.
     pub fn reach(&self, owner: Owner) -> Option<Access> {
         let own = self.owns(owner).then(|| self.role.reach()).flatten();
         let as_staff = match self.staff {
@@ -165,8 +166,9 @@ impl Caller {
         own.max(as_staff)
     }
 
-    /// Refuses to do this much with something that has this owner: 404 if the caller may not know of it, and 403 if they
-    /// may, but not do this. `what` names it in errors; `subject` is what scopes call it, if they can name it.
+    /// Checks that the caller has this access to something that has this owner: 404 if it is hidden from them, 403 if
+    /// they may see it but not do this. `what` names it in errors; `subject` is what scopes call it, if they can name
+    /// it.
     pub fn check(&self, what: &str, subject: Option<&Subject>, owner: Owner, level: Access) -> Result<()> {
         let in_scope = |level| match subject {
             Some(subject) => self.scopes.allow_on(level, subject),
@@ -182,7 +184,7 @@ impl Caller {
         self.check_not_suspended(level)
     }
 
-    /// Refuses callers whose role or token does not allow this much with everything that their account owns.
+    /// Refuses callers whose role or token does not allow this access to everything that their account owns.
     pub fn check_account(&self, level: Access) -> Result<()> {
         if !self.scopes.allow(level) {
             return Err(scopes_forbid());
@@ -190,11 +192,11 @@ impl Caller {
         self.check_role(level)
     }
 
-    /// Refuses callers whose role in their account does not allow this much with what it owns.
+    /// Refuses callers whose role in their account does not allow this access to what it owns.
     pub fn check_role(&self, level: Access) -> Result<()> {
         match self.role.reach() {
             Some(reach) if reach >= level => self.check_not_suspended(level),
-            // Staff look at everything from their own account, too.
+            // Staff can see everything from their own account as well.
             None if level == Access::Read && self.sees_everything() => Ok(()),
             _ => Err(role_forbids()),
         }
@@ -208,7 +210,7 @@ impl Caller {
         }
     }
 
-    /// What the audit log calls this caller: `provider` for staff, and for those who opened somebody's login.
+    /// What the audit log calls this caller: `provider` for staff, also when signed in as a user.
     pub fn audit_role(&self) -> &'static str {
         match self.staff.is_some() || self.opened_by.is_some() {
             true => "provider",
@@ -229,17 +231,17 @@ impl Caller {
     }
 }
 
-/// What a change is told while its account is suspended.
+/// The response to changes while the account is suspended.
 pub fn account_suspended(reason: &str) -> Error {
     Error::new(Code::Conflict, format!("This account is suspended: {reason}"))
 }
 
-/// What callers are told whose scopes are too narrow.
+/// The response to callers whose scopes are too narrow.
 pub fn scopes_forbid() -> Error {
     Error::new(Code::Forbidden, "This token's scopes do not allow this.")
 }
 
-/// What callers are told whose role in their account is too weak.
+/// The response to callers whose role in their account is too weak.
 pub fn role_forbids() -> Error {
     Error::new(Code::Forbidden, "Your role in this account does not allow this.")
 }

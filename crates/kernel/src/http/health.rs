@@ -41,7 +41,7 @@ pub fn describe() {
     describe_counter!("innkeeper_panics_total", "Panics caught: bugs in the service.");
 }
 
-/// What health and figures are told from.
+/// What health and metrics are computed from.
 #[derive(Debug)]
 struct HealthState {
     core: Arc<Core>,

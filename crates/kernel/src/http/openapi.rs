@@ -19,7 +19,11 @@ use crate::listing::SortOrder;
 /// Title, licence and authentication.
 #[derive(Debug, OpenApi)]
 #[openapi(
-    info(title = "Innkeeper", description = "Servers by tariff on Proxmox-style hosts.", license(name = "Apache-2.0", identifier = "Apache-2.0")),
+    info(
+        title = "Innkeeper",
+        description = "Servers by tariff on Proxmox-style hosts.",
+        license(name = "Apache-2.0", identifier = "Apache-2.0")
+    ),
     modifiers(&Bearer),
     servers((url = "/", description = "The service that serves this document")),
     security(("bearer" = [])),

@@ -32,8 +32,8 @@ pub trait Ownable: Debug + Clone + Send + Sync + Sized + 'static {
     fn subject(&self) -> Option<Subject>;
 }
 
-/// Something that the caller may read (GET) or change (other methods). What is not there and what is somebody else's are
-/// the same 404.
+/// Something that the caller may read (GET) or change (other methods). What is not there and what is somebody else's
+/// are the same 404.
 #[derive(Debug, Clone)]
 pub struct Owned<T> {
     /// The caller.

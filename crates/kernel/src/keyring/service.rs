@@ -101,8 +101,8 @@ pub async fn replace(core: &Core, features: &[Arc<dyn Feature>]) -> Result<Vec<(
     if check(core, features).await.is_ok() {
         return Err(Error::new(
             Code::Conflict,
-            "INNKEEPER_SECRET_KEY is the right key, or the right one is among INNKEEPER_OLD_SECRET_KEYS: nothing is lost. \
-             To seal everything with the first key, use `innkeeper key rotate`.",
+            "INNKEEPER_SECRET_KEY is the right key, or the right one is among INNKEEPER_OLD_SECRET_KEYS: nothing is \
+             lost. To seal everything with the first key, use `innkeeper key rotate`.",
         ));
     }
     let new = core.sealer.seal(PURPOSE, WORDS)?;

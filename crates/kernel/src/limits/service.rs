@@ -168,8 +168,8 @@ impl RateLimits {
     }
 
     /// Counts a token or ticket before it is looked up, which is work, and refuses an address that has sent too many
-    /// invalid ones. [`Self::uncount_lookup`] takes a valid one back: however many are looked up concurrently, no more than
-    /// the limit can be invalid.
+    /// invalid ones. [`Self::uncount_lookup`] takes a valid one back: however many are looked up concurrently, no more
+    /// than the limit can be invalid.
     pub async fn guess(&self, core: &Core, address: ClientAddress) -> Result<()> {
         let mut allowance = self.count(core, LimitKey::Guess(address.network())).await;
         if let Some(wide) = address.wide().filter(|_| allowance.fine) {

@@ -79,8 +79,8 @@ impl Engine {
         }
     }
 
-    /// The same for what nothing may prevent: if another operation holds the subject, this one is next, and nothing else
-    /// is accepted before it. Only one waits at a time: this one replaces a waiting operation of a kind in
+    /// The same for what nothing may prevent: if another operation holds the subject, this one is next, and nothing
+    /// else is accepted before it. Only one waits at a time: this one replaces a waiting operation of a kind in
     /// `instead_of`; any other waiting operation runs instead of this one.
     pub async fn enqueue_behind<D: Data>(
         &self,

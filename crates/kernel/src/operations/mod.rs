@@ -1,4 +1,4 @@
-//! The durable operations engine: every change to a host is a row here before the host hears of it.
+//! The durable operations engine: every change to a host is a row here before the host is contacted.
 //!
 //! A [`Workflow`] is a typed list of [`Step`]s. A worker claims an operation with a lease and a fencing token, runs its
 //! current step, writes the outcome with the token, and continues; a step that waits frees the worker. If a step fails

@@ -88,8 +88,8 @@ async fn retry(
 
 /// Abandon a stuck operation (provider)
 ///
-/// It ends as failed. Nothing more is done and nothing is undone; what it was about shows what is really there. For
-/// operations that must not continue: after the database was restored, or if someone did the work by hand.
+/// It ends as failed. Nothing more is done and nothing is undone; its subject shows what is really there. For
+/// operations that must not continue: after the database was restored, or if someone did the work manually.
 #[utoipa::path(post, path = "/operations/{id}/abandon", tag = "operations", operation_id = "abandonOperation",
     params(("id" = Uuid, Path, description = "The operation's id")), responses((status = 200, body = OperationView)))]
 async fn abandon(

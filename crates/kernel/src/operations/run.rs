@@ -131,8 +131,8 @@ async fn step(run: &Runner<'_>, work: &mut ClaimedWork) -> Result<AfterStep> {
     let Some(&name) = names.get(index).filter(|name| **name == op.step) else {
         // Started by a version with other steps: there is no telling which of ours comes next.
         let detail = format!(
-            "step {} of this {} is `{}`, which is not where this version has it: let the version that started it continue, or \
-             check the guest and retry at the step of that name",
+            "step {} of this {} is `{}`, which is not where this version has it: let the version that started it \
+             continue, or check the guest and retry at the step of that name",
             index + 1,
             op.kind,
             op.step
@@ -362,7 +362,10 @@ async fn handle_fault(
             if write(run, op, SaveOptions { release: Some(after), log, visible: true, ..SaveOptions::new(name, state) })
                 .await?
             {
-                tracing::warn!(operation = %op.id, kind = op.kind, step = name, attempts = op.attempts, detail, "step failed; it will be retried");
+                tracing::warn!(
+                    operation = %op.id, kind = op.kind, step = name, attempts = op.attempts, detail,
+                    "step failed; it will be retried"
+                );
             }
             Ok(AfterStep::Leave)
         }
@@ -383,7 +386,10 @@ async fn handle_fault(
                 return Ok(AfterStep::Leave);
             }
             let op = &work.op;
-            tracing::warn!(operation = %op.id, kind = op.kind, step = name, detail, "operation failed and is being undone");
+            tracing::warn!(
+                operation = %op.id, kind = op.kind, step = name, detail,
+                "operation failed and is being undone"
+            );
             Ok(AfterStep::Go)
         }
         FaultKind::Stuck => stuck(run, op, name, &detail).await,
@@ -398,7 +404,10 @@ async fn stuck(run: &Runner<'_>, op: &Claimed, name: &str, detail: &str) -> Resu
         .await?
     {
         metrics::counter!("innkeeper_operations_total", "kind" => op.kind.clone(), "state" => "stuck").increment(1);
-        tracing::error!(operation = %op.id, kind = op.kind, subject = %op.subject(), step = name, detail, "operation is stuck; manual intervention is required");
+        tracing::error!(
+            operation = %op.id, kind = op.kind, subject = %op.subject(), step = name, detail,
+            "operation is stuck; manual intervention is required"
+        );
     }
     Ok(AfterStep::Leave)
 }

@@ -123,8 +123,8 @@ pub async fn mark_all_stuck(tx: &mut PgConnection, to: Option<DateTime<Utc>>) ->
                    provider has checked what was done.";
     let detail = format!(
         "The database was restored to its state {to}. It does not know what was done since then, by this operation or \
-         others. Check the guest; then retry the operation (innkeeper operation retry) or abandon it (innkeeper operation \
-         abandon)."
+         others. Check the guest; then retry the operation (innkeeper operation retry) or abandon it (innkeeper \
+         operation abandon)."
     );
     Ok(store::mark_all_stuck(tx, message, &detail).await?)
 }

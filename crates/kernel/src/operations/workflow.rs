@@ -219,7 +219,7 @@ impl<D: Data> AnyWorkflow for Workflow<D> {
         let mut typed: D = serde_json::from_value(data.clone()).map_err(stuck)?;
         let step = &self.steps[step];
         let outcome = if undo { step.undo(ctx, &mut typed).await } else { step.run(ctx, &mut typed).await };
-        // The data of a failed step counts too: it says what the host may have heard.
+        // The data of a failed step counts too: it says which requests the host may have received.
         *data = serde_json::to_value(typed).map_err(stuck)?;
         outcome
     }

@@ -193,8 +193,9 @@ async fn record(core: &Core, known: &HeartbeatRecord, alive_at: Option<DateTime<
     Ok(())
 }
 
-/// Looks for things of ours, each with its number and the time of its creation, that were created while, according to the
-/// database, no process was alive: only we create any, so the database was restored, and this machine's note with it.
+/// Looks for things of ours, each with its number and the time of its creation, that were created while, according to
+/// the database, no process was alive: only we create any, so the database was restored, and this machine's note with
+/// it.
 pub async fn check_created(core: &Core, ours: impl IntoIterator<Item = (i64, DateTime<Utc>)>) -> Result<()> {
     let Some((from, to)) = store::silent_period(&core.db).await? else { return Ok(()) };
     let created = ours.into_iter().find(|(_, at)| *at > from + CLOCKS && *at < to - CLOCKS);

@@ -23,7 +23,7 @@ pub struct Notes {
     pub(super) core: Arc<Core>,
     notes: Mutex<Vec<(AccountId, Note)>>,
     left: Notify,
-    /// Whether the task is at work.
+    /// Whether the task is running.
     pub reading: AtomicBool,
 }
 

@@ -70,7 +70,7 @@ async fn forget(State(notes): State<Arc<Notes>>, _: ProviderCaller) -> StatusCod
     StatusCode::NO_CONTENT
 }
 
-/// Mark somebody's note as read
+/// Mark a note as read
 #[utoipa::path(put, path = "/notes/{id}/read", tag = "notes", operation_id = "markNoteRead",
     params(("id" = u32, Path, description = "The note's id")), responses((status = 204)))]
 async fn mark_read(State(notes): State<Arc<Notes>>, _: ProviderCaller, Path(id): Path<u32>) -> StatusCode {

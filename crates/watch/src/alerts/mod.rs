@@ -4,13 +4,13 @@
 mod feature;
 pub mod mail;
 pub mod model;
+pub mod notify;
 mod routes;
 pub mod rules;
 pub mod service;
 mod settings;
 mod store;
 mod subject;
-pub mod tell;
 pub mod watch;
 
 use std::time::Duration;
@@ -38,7 +38,7 @@ pub async fn run(alerts: &Alerts) {
                 }
             }
             _ = look.tick() => {
-                if let Err(error) = tell::send_due(alerts, chrono::Utc::now()).await {
+                if let Err(error) = notify::send_due(alerts, chrono::Utc::now()).await {
                     tracing::warn!(%error, "alert notifications failed; retrying");
                 }
             }

@@ -116,7 +116,7 @@ pub struct AlertView {
     pub acknowledged_at: Option<DateTime<Utc>>,
     /// Who acknowledged it. Null for customers if it was the provider.
     pub acknowledged_by: Option<UserId>,
-    /// No mail is sent about it before this time.
+    /// No email is sent about it before this time.
     pub muted_until: Option<DateTime<Utc>>,
     /// When the email about it was queued.
     pub mailed_at: Option<DateTime<Utc>>,
@@ -231,9 +231,9 @@ pub struct AlertRuleView {
     pub sustain_seconds: u32,
     /// Seconds that the value must stay at or below `clear` before the alert ends.
     pub clear_sustain_seconds: u32,
-    /// Daily hours in which no mail is sent; null: none.
+    /// Daily hours in which no email is sent; null: none.
     pub quiet_hours: Option<QuietHours>,
-    /// No mail is sent before this time; null: not muted.
+    /// No email is sent before this time; null: not muted.
     pub muted_until: Option<DateTime<Utc>>,
 }
 
@@ -248,7 +248,7 @@ pub struct SetAlertRule {
     #[garde(inner(range(min = 0.01, max = 10.0)))]
     #[schema(minimum = 0.01, maximum = 10.0)]
     pub warning: Option<f64>,
-    /// Threshold of a critical alert, which is always mailed; not below `warning`.
+    /// Threshold of a critical alert, which is always emailed; not below `warning`.
     #[garde(inner(range(min = 0.01, max = 10.0)))]
     #[schema(minimum = 0.01, maximum = 10.0)]
     pub critical: Option<f64>,
@@ -262,7 +262,7 @@ pub struct SetAlertRule {
     /// Seconds that the value must stay at or below `clear` before the alert ends.
     #[garde(inner(range(min = 0, max = 86_400)))]
     pub clear_sustain_seconds: Option<u32>,
-    /// Daily hours in which no mail is sent, neither about new alerts nor about ended ones.
+    /// Daily hours in which no email is sent, neither about new alerts nor about ended ones.
     #[garde(dive)]
     pub quiet_hours: Option<QuietHours>,
 }

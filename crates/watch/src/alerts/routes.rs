@@ -94,7 +94,7 @@ async fn get(
     Ok(Json(service::get(&core, &caller, id).await?))
 }
 
-/// Acknowledge an alert: no more mail about it until it ends
+/// Acknowledge an alert: no more email about it until it ends
 #[utoipa::path(post, path = "/alerts/{id}/acknowledge", tag = "alerts", operation_id = "acknowledgeAlert",
     params(("id" = AlertId, Path, description = "The alert's id")), responses((status = 200, body = AlertView)))]
 async fn acknowledge(
@@ -114,8 +114,10 @@ async fn rules(State(core): State<Arc<Core>>, _: ProviderCaller) -> Result<Json<
 }
 
 /// Set a rule for everything that has no rule of its own (provider)
-#[utoipa::path(put, path = "/alert-rules/{type}", tag = "alerts", operation_id = "setAlertRule", request_body = SetAlertRule,
-    params(("type" = AlertKind, Path, description = "The type of alert")), responses((status = 200, body = AlertRuleView)))]
+#[utoipa::path(put, path = "/alert-rules/{type}", tag = "alerts", operation_id = "setAlertRule",
+    request_body = SetAlertRule,
+    params(("type" = AlertKind, Path, description = "The type of alert")),
+    responses((status = 200, body = AlertRuleView)))]
 async fn put_rule(
     State(core): State<Arc<Core>>,
     _: ProviderCaller,
@@ -179,7 +181,8 @@ async fn tariff_rules(
 /// Set a rule for a tariff's servers (provider)
 #[utoipa::path(put, path = "/tariffs/{id}/alert-rules/{type}", tag = "alerts", operation_id = "setTariffAlertRule",
     request_body = SetAlertRule,
-    params(("id" = TariffId, Path, description = "The tariff's id"), ("type" = AlertKind, Path, description = "The type of alert")),
+    params(("id" = TariffId, Path, description = "The tariff's id"),
+        ("type" = AlertKind, Path, description = "The type of alert")),
     responses((status = 200, body = AlertRuleView)))]
 async fn put_tariff_rule(
     State(core): State<Arc<Core>>,
@@ -193,7 +196,8 @@ async fn put_tariff_rule(
 /// Delete a tariff's rule (provider)
 #[utoipa::path(delete, path = "/tariffs/{id}/alert-rules/{type}", tag = "alerts",
     operation_id = "deleteTariffAlertRule",
-    params(("id" = TariffId, Path, description = "The tariff's id"), ("type" = AlertKind, Path, description = "The type of alert")),
+    params(("id" = TariffId, Path, description = "The tariff's id"),
+        ("type" = AlertKind, Path, description = "The type of alert")),
     responses((status = 204)))]
 async fn delete_tariff_rule(
     State(core): State<Arc<Core>>,
@@ -210,7 +214,8 @@ fn of_server(access: &ServerAccess) -> RuleQuery {
 
 /// List the effective rules for a server
 #[utoipa::path(get, path = "/server/{id}/alert-rules", tag = "alerts", operation_id = "listServerAlertRules",
-    params(("id" = ServerId, Path, description = "The server's id")), responses((status = 200, body = Vec<AlertRuleView>)))]
+    params(("id" = ServerId, Path, description = "The server's id")),
+    responses((status = 200, body = Vec<AlertRuleView>)))]
 async fn server_rules(State(core): State<Arc<Core>>, access: ServerAccess) -> Result<Json<Vec<AlertRuleView>>> {
     Ok(Json(service::rules(&core, of_server(&access)).await?))
 }
@@ -218,7 +223,8 @@ async fn server_rules(State(core): State<Arc<Core>>, access: ServerAccess) -> Re
 /// Set a rule for one server
 #[utoipa::path(put, path = "/server/{id}/alert-rules/{type}", tag = "alerts", operation_id = "setServerAlertRule",
     request_body = SetAlertRule,
-    params(("id" = ServerId, Path, description = "The server's id"), ("type" = AlertKind, Path, description = "The type of alert")),
+    params(("id" = ServerId, Path, description = "The server's id"),
+        ("type" = AlertKind, Path, description = "The type of alert")),
     responses((status = 200, body = AlertRuleView)))]
 async fn put_server_rule(
     State(core): State<Arc<Core>>,
@@ -231,7 +237,8 @@ async fn put_server_rule(
 
 /// Delete a server's rule
 #[utoipa::path(delete, path = "/server/{id}/alert-rules/{type}", tag = "alerts", operation_id = "deleteServerAlertRule",
-    params(("id" = ServerId, Path, description = "The server's id"), ("type" = AlertKind, Path, description = "The type of alert")),
+    params(("id" = ServerId, Path, description = "The server's id"),
+        ("type" = AlertKind, Path, description = "The type of alert")),
     responses((status = 204)))]
 async fn delete_server_rule(
     State(core): State<Arc<Core>>,

@@ -70,7 +70,7 @@ impl RuleSettings {
     pub fn asked(kind: Kind, put: &SetAlertRule) -> Result<Self> {
         let builtin = kind.default_rule();
         if !kind.has_threshold() && [put.warning, put.critical, put.clear].iter().any(Option::is_some) {
-            let text = format!("{} is on or off and takes no thresholds.", kind.as_str());
+            let text = format!("{} can only be switched on or off: it has no thresholds.", kind.as_str());
             return Err(Error::field("warning", text));
         }
         let warning = put.warning.unwrap_or(builtin.warning);

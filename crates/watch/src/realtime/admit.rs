@@ -19,8 +19,8 @@ fn is_for_sockets(path: &str) -> bool {
 }
 
 /// Limits requests to the live view by address, and sessions that have not signed in.
-pub(super) async fn admit(State(desk): State<Arc<Hub>>, request: Request, next: Next) -> Response {
-    let core = &desk.core;
+pub(super) async fn admit(State(hub): State<Arc<Hub>>, request: Request, next: Next) -> Response {
+    let core = &hub.core;
     if !is_for_sockets(request.uri().path()) {
         return next.run(request).await;
     }
@@ -32,7 +32,7 @@ pub(super) async fn admit(State(desk): State<Arc<Hub>>, request: Request, next: 
     let allowance = core.limits.count_locally(core, &who);
     let wait = match allowance.fine {
         false => Some((StatusCode::TOO_MANY_REQUESTS, allowance.reset)),
-        true if begins && !desk.gate.enter(&network) => Some((StatusCode::SERVICE_UNAVAILABLE, Duration::from_secs(5))),
+        true if begins && !hub.gate.enter(&network) => Some((StatusCode::SERVICE_UNAVAILABLE, Duration::from_secs(5))),
         true => None,
     };
     let Some((status, wait)) = wait else { return next.run(request).await };

@@ -28,7 +28,7 @@ const MAX_WAITING: usize = 4 * sockets::MAX_SUBSCRIPTIONS;
 
 /// The live view: Socket.IO on the API's port.
 pub struct Realtime {
-    desk: Arc<Hub>,
+    hub: Arc<Hub>,
     layer: SocketIoLayer,
     io: SocketIo,
     /// Subscriptions for the tasks, made before the first socket so that none misses an event.
@@ -43,7 +43,7 @@ struct TaskInputs {
 
 impl std::fmt::Debug for Realtime {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Realtime").field("desk", &self.desk).finish_non_exhaustive()
+        f.debug_struct("Realtime").field("hub", &self.hub).finish_non_exhaustive()
     }
 }
 
@@ -52,7 +52,7 @@ impl Realtime {
     pub fn new(core: &Arc<Core>, accounts: &Arc<Accounts>, monitoring: &Arc<Monitoring>) -> Arc<Self> {
         let (greet, greetings) = mpsc::channel(1024);
         let (pushed, guarded) = (core.events.subscribe(), core.events.subscribe());
-        let desk = Arc::new(Hub {
+        let hub = Arc::new(Hub {
             core: Arc::clone(core),
             accounts: Arc::clone(accounts),
             monitoring: Arc::clone(monitoring),
@@ -69,10 +69,10 @@ impl Realtime {
             .ws_max_frame_size(MAX_MESSAGE)
             .max_buffer_size(MAX_WAITING)
             .with_parser(ParserConfig::common().max_incoming_binaries(0).max_incoming_binary_buf_size(0))
-            .with_state(Arc::clone(&desk))
+            .with_state(Arc::clone(&hub))
             .build_layer();
         io.ns("/", sockets::connected.with(sockets::authenticate));
-        Arc::new(Self { desk, layer, io, heard: Mutex::new(Some(TaskInputs { pushed, guarded, greetings })) })
+        Arc::new(Self { hub, layer, io, heard: Mutex::new(Some(TaskInputs { pushed, guarded, greetings })) })
     }
 }
 
@@ -82,15 +82,15 @@ impl Feature for Realtime {
     }
 
     fn wrap(self: Arc<Self>, router: Router) -> Router {
-        router.layer(self.layer.clone()).layer(from_fn_with_state(Arc::clone(&self.desk), admit::admit))
+        router.layer(self.layer.clone()).layer(from_fn_with_state(Arc::clone(&self.hub), admit::admit))
     }
 
     fn tasks(self: Arc<Self>) -> Vec<BackgroundTask> {
         let Some(heard) = self.heard.lock().unwrap_or_else(PoisonError::into_inner).take() else { return vec![] };
-        let (desk, io) = (Arc::clone(&self.desk), self.io.clone());
+        let (hub, io) = (Arc::clone(&self.hub), self.io.clone());
         vec![
-            BackgroundTask::new("push", push::run(Arc::clone(&desk), io.clone(), heard.pushed, heard.greetings)),
-            BackgroundTask::new("guard", guard::run(desk, io, heard.guarded)),
+            BackgroundTask::new("push", push::run(Arc::clone(&hub), io.clone(), heard.pushed, heard.greetings)),
+            BackgroundTask::new("guard", guard::run(hub, io, heard.guarded)),
         ]
     }
 

@@ -20,12 +20,12 @@ use super::sockets::{Hub, close, drop_subscription, held, send};
 const AT_ONCE: usize = 8;
 
 /// Re-checks sockets until shutdown.
-pub(super) async fn run(desk: Arc<Hub>, io: SocketIo, mut events: Subscription) {
+pub(super) async fn run(hub: Arc<Hub>, io: SocketIo, mut events: Subscription) {
     let mut tick = tokio::time::interval(Duration::from_mins(1));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let event = tokio::select! {
-            () = desk.core.shutdown.cancelled() => return,
+            () = hub.core.shutdown.cancelled() => return,
             event = events.next() => event,
             _ = tick.tick() => Event::Resync,
         };
@@ -35,19 +35,19 @@ pub(super) async fn run(desk: Arc<Hub>, io: SocketIo, mut events: Subscription) 
         }
         let affected = |caller: &Caller| changed.is_none_or(|changed| changed.affects(caller));
         let sockets = io.sockets().into_iter().filter(|s| held(s).is_some_and(|h| affected(&h.caller()))).collect();
-        recheck(&desk, sockets).await;
+        recheck(&hub, sockets).await;
     }
 }
 
 /// Closes sockets whose token or login has ended, and ends subscriptions that the others may no longer see: two
 /// queries, however many sockets there are.
-pub(super) async fn recheck(desk: &Hub, sockets: Vec<SocketRef>) {
+pub(super) async fn recheck(hub: &Hub, sockets: Vec<SocketRef>) {
     let sockets: Vec<_> = sockets.into_iter().filter_map(|s| held(&s).map(|h| (s, h))).collect();
     if sockets.is_empty() {
         return;
     }
     let callers: Vec<Caller> = sockets.iter().map(|(_, h)| h.caller()).collect();
-    let live = match accounts::service::live(&desk.accounts, &callers).await {
+    let live = match accounts::service::live(&hub.accounts, &callers).await {
         Ok(live) => live.into_iter().map(|c| ((c.token, c.account), c)).collect::<HashMap<_, _>>(),
         // Not knowing is no reason to close anything. Once the database is reachable again, every socket is checked.
         Err(error) => {
@@ -82,7 +82,7 @@ pub(super) async fn recheck(desk: &Hub, sockets: Vec<SocketRef>) {
         .collect()
         .await;
     let (sockets, asked): (Vec<_>, Vec<_>) = watching.into_iter().unzip();
-    match desk.core.subjects().refused(&asked, Access::Read).await {
+    match hub.core.subjects().refused(&asked, Access::Read).await {
         Ok(refused) => {
             for ((socket, held), refused) in sockets.into_iter().zip(refused) {
                 for (subject, error) in refused {

@@ -36,18 +36,20 @@ struct SentState {
 
 /// Pushes updates until shutdown, then closes every socket.
 pub(super) async fn run(
-    desk: Arc<Hub>,
+    hub: Arc<Hub>,
     io: SocketIo,
     mut events: Subscription,
     mut greetings: mpsc::Receiver<(SocketRef, Subject)>,
 ) {
-    let core = &*desk.core;
+    let core = &*hub.core;
     let mut new = Vec::new();
-    let mut shown = SentState { charts: desk.monitoring.charts(), alarmed: HashSet::new() };
+    let mut shown = SentState { charts: hub.monitoring.charts(), alarmed: HashSet::new() };
     loop {
         let done = tokio::select! {
             () = core.shutdown.cancelled() => break,
-            _ = greetings.recv_many(&mut new, BATCH) => send_initial_state(core, std::mem::take(&mut new), &mut shown).await,
+            _ = greetings.recv_many(&mut new, BATCH) => {
+                send_initial_state(core, std::mem::take(&mut new), &mut shown).await
+            },
             event = events.next() => react(core, &io, event, &mut shown).await,
         };
         if let Err(error) = done {

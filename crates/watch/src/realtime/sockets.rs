@@ -174,7 +174,7 @@ impl std::fmt::Display for ConnectRefused {
 pub(super) async fn authenticate(
     socket: SocketRef,
     TryData(auth): TryData<Value>,
-    State(desk): State<Arc<Hub>>,
+    State(hub): State<Arc<Hub>>,
 ) -> Result<(), ConnectRefused> {
     let token = token(&socket, auth.as_ref().ok()).ok_or_else(|| {
         ConnectRefused(Error::new(
@@ -183,19 +183,19 @@ pub(super) async fn authenticate(
         ))
     })?;
     let parts = socket.req_parts();
-    let address = ClientAddress::of(&parts.extensions, &parts.headers, &desk.core);
+    let address = ClientAddress::of(&parts.extensions, &parts.headers, &hub.core);
     let account = account(&socket, auth.as_ref().ok()).map_err(ConnectRefused)?;
     let caller =
-        accounts::service::authenticate(&desk.accounts, &token, account, address).await.map_err(ConnectRefused)?;
+        accounts::service::authenticate(&hub.accounts, &token, account, address).await.map_err(ConnectRefused)?;
     // Count by login: access tokens change during its life.
-    let seat = desk.seats.take(caller.session.unwrap_or(caller.token), caller.account).ok_or_else(|| {
+    let seat = hub.seats.take(caller.session.unwrap_or(caller.token), caller.account).ok_or_else(|| {
         let text = format!(
             "At most {MAX_SOCKETS} connections per login or token and \
              {MAX_SOCKETS_OF_ACCOUNT} per account are allowed; close others first."
         );
         ConnectRefused(Error::new(Code::RateLimited, text))
     })?;
-    desk.gate.signed_in(&address.network());
+    hub.gate.signed_in(&address.network());
     socket.extensions.insert(Arc::new(SocketSession {
         caller: Mutex::new(caller),
         subjects: Mutex::default(),
@@ -210,7 +210,7 @@ pub(super) async fn authenticate(
     for (naming, join, leave) in
         [(Naming::ServerId, "subscribe-server", "unsubscribe-server"), (Naming::Subject, "subscribe", "unsubscribe")]
     {
-        socket.on(join, async move |socket, id, ack, desk| subscribe(naming, socket, id, ack, desk).await);
+        socket.on(join, async move |socket, id, ack, hub| subscribe(naming, socket, id, ack, hub).await);
         socket.on(leave, async move |socket, id, ack| unsubscribe(naming, socket, id, ack).await);
     }
     Ok(())
@@ -237,7 +237,7 @@ fn account(socket: &SocketRef, auth: Option<&Value>) -> Result<Option<AccountId>
 }
 
 /// Runs when a socket has connected.
-pub(super) async fn connected(socket: SocketRef, State(desk): State<Arc<Hub>>) {
+pub(super) async fn connected(socket: SocketRef, State(hub): State<Arc<Hub>>) {
     metrics::gauge!("innkeeper_sockets").increment(1);
     socket.on_disconnect(async |socket: SocketRef| {
         metrics::gauge!("innkeeper_sockets").decrement(1);
@@ -246,7 +246,7 @@ pub(super) async fn connected(socket: SocketRef, State(desk): State<Arc<Hub>>) {
         }
     });
     // Its token may have ended after it was checked, before this socket would have been notified.
-    guard::recheck(&desk, vec![socket]).await;
+    guard::recheck(&hub, vec![socket]).await;
 }
 
 async fn subscribe(
@@ -254,14 +254,14 @@ async fn subscribe(
     socket: SocketRef,
     TryData(id): TryData<Value>,
     ack: AckSender,
-    State(desk): State<Arc<Hub>>,
+    State(hub): State<Arc<Hub>>,
 ) {
     let (Some(held), id) = (held(&socket), id.unwrap_or(Value::Null)) else { return };
     if held.pending.fetch_add(1, Ordering::Relaxed) >= MAX_PENDING {
         close(&socket);
         return;
     }
-    let result = join(&desk, naming, &socket, &held, &id).await;
+    let result = join(&hub, naming, &socket, &held, &id).await;
     held.pending.fetch_sub(1, Ordering::Relaxed);
     let (result, new) = match result {
         Ok((subject, new)) => (Ok(subject), new),
@@ -272,7 +272,7 @@ async fn subscribe(
         // Already pending (subscribed twice, or left and re-joined): once is enough.
         Ok(subject) if new && held.request_initial_state(&subject) => {
             // Fails only when the process ends.
-            let _ = desk.greet.send((socket, subject)).await;
+            let _ = hub.greet.send((socket, subject)).await;
         }
         Ok(_) => {}
         Err(error) => refuse(&socket, naming, &id, &error),
@@ -281,7 +281,7 @@ async fn subscribe(
 
 /// Adds a subscription and returns whether it is new.
 async fn join(
-    desk: &Hub,
+    hub: &Hub,
     naming: Naming,
     socket: &SocketRef,
     held: &SocketSession,
@@ -289,7 +289,7 @@ async fn join(
 ) -> Result<(Subject, bool)> {
     let subject = naming.read(id)?;
     let _turn = held.turn.lock().await;
-    desk.core.subjects().authorize(&held.caller(), &subject, Access::Read).await?;
+    hub.core.subjects().authorize(&held.caller(), &subject, Access::Read).await?;
     if held.closing.load(Ordering::Relaxed) {
         return Err(Error::new(Code::Unauthenticated, "This connection is being closed."));
     }

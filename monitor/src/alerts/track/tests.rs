@@ -201,7 +201,9 @@ proptest! {
     }
 
     #[test]
-    fn an_edited_rule_judges_with_the_next_sample(before in rule(), after in rule(), series in series(), value in 0.0..1.2_f64) {
+    fn an_edited_rule_judges_with_the_next_sample(
+        before in rule(), after in rule(), series in series(), value in 0.0..1.2_f64
+    ) {
         prop_assume!(before != after);
         let (mut track, mut at) = (None, start());
         for (seconds, value) in series {

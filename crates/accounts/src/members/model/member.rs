@@ -19,7 +19,7 @@ pub struct Member {
     pub name: String,
     /// The user's role in the account.
     pub role: MemberRole,
-    /// Since when they are a member; of the owner, since when there is the account.
+    /// When they became a member; for the owner, when the account was created.
     pub since: DateTime<Utc>,
 }
 
@@ -48,7 +48,7 @@ pub struct NewMember {
     /// The address of a user.
     #[garde(length(min = 1, max = 254), custom(text::plain))]
     pub email: String,
-    /// Their role: everything but `owner`.
+    /// Their role: any but `owner`.
     #[garde(custom(given))]
     pub role: MemberRole,
 }
@@ -57,12 +57,12 @@ pub struct NewMember {
 #[derive(Debug, Deserialize, Validate, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct UpdateMember {
-    /// Their new role: everything but `owner`.
+    /// Their new role: any but `owner`.
     #[garde(custom(given))]
     pub role: MemberRole,
 }
 
-/// Whether members may be given a role: the owner's is handed over with the account.
+/// Checks that a member may be given this role: `owner` only comes with a transfer of the account.
 fn given(role: &MemberRole, (): &()) -> garde::Result {
     match role {
         MemberRole::Owner => Err(garde::Error::new("must be admin, member, billing or viewer")),

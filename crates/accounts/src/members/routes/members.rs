@@ -44,7 +44,7 @@ async fn list(
     Ok(Json(Page::new(members, total, page)))
 }
 
-/// Add a user to an account; API tokens can't
+/// Add a user to an account; not with an API token
 #[utoipa::path(post, path = "/accounts/{id}/members", tag = "accounts", operation_id = "addAccountMember",
     request_body = NewMember, params(("id" = AccountId, Path, description = "The account's id")),
     responses((status = 201, body = Member), (status = 507, body = ErrorBody)))]
@@ -58,7 +58,7 @@ async fn add(
     Ok((StatusCode::CREATED, Json(service::add_member(&accounts, &once, &access, from, new).await?)))
 }
 
-/// Give a member another role; API tokens can't
+/// Change a member's role; not with an API token
 #[utoipa::path(patch, path = "/accounts/{id}/members/{userId}", tag = "accounts",
     operation_id = "updateAccountMember", request_body = UpdateMember,
     params(("id" = AccountId, Path, description = "The account's id"),

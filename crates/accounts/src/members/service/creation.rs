@@ -81,7 +81,7 @@ fn place_of_customer(caller: &Caller, new: &NewAccount) -> Result<AccountId> {
         return Err(account_suspended(reason));
     }
     match new.owner_id {
-        Some(_) => Err(Error::field("ownerId", "A new customer is owned by a new user.")),
+        Some(_) => Err(Error::field("ownerId", "The owner of a new customer must be a new user: use owner.")),
         None => Ok(caller.account),
     }
 }
@@ -92,7 +92,7 @@ async fn wanted_owner(owner: (Option<NewOwner>, Option<UserId>)) -> Result<Wante
         (Some(NewOwner { email, name, password }), None) => {
             Ok(WantedOwner::New { email, name, password: InitialPassword::of(password).await? })
         }
-        _ => Err(Error::field("owner", "Give a new user as owner, or the id of one as ownerId.")),
+        _ => Err(Error::field("owner", "Specify either a new user as owner, or an existing user's id as ownerId.")),
     }
 }
 

@@ -78,7 +78,7 @@ fn unknown() -> Error {
 
 async fn find_user(accounts: &Accounts, email: &str) -> Result<UserId> {
     let found = crate::store::user_by_email(&accounts.core.db, email).await?;
-    // Whoever registers with somebody's address must not be taken for them.
+    // Somebody who registers with another person's address must not be taken for that person.
     found.filter(|user| user.email_confirmed_at.is_some()).map(|user| user.id).ok_or_else(unknown)
 }
 
@@ -105,7 +105,7 @@ async fn lock_member(tx: &mut PgConnection, account: &AccountRow, user: UserId) 
     match accounts::role(tx, account.id, user).await? {
         None => Err(not_found()),
         Some(MemberRole::Owner) => {
-            Err(Error::new(Code::Conflict, "This is the account's owner; hand the account over first."))
+            Err(Error::new(Code::Conflict, "This user owns the account; transfer it to another member first."))
         }
         Some(_) => Ok(()),
     }

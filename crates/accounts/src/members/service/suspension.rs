@@ -1,5 +1,5 @@
-//! Suspending accounts: whoever is above an account stops all that it has, and if it is a reseller all that its
-//! customers have.
+//! Suspending accounts: the provider or the account's reseller stops everything that it owns and, if it is a reseller,
+//! everything that its customers own.
 
 use kernel::audit;
 use kernel::db;

@@ -20,7 +20,8 @@ pub(super) async fn lock_owners(tx: &mut PgConnection, owners: [UserId; 2]) -> R
     if found.contains(&owners[1]) { Ok(()) } else { Err(only_members()) }
 }
 
-/// Makes a member the owner, and the owner an admin. Whoever owns nothing any more gets an account of their own.
+/// Makes a member the owner, and the owner an admin. A previous owner who is left without any gets a new account of
+/// their own.
 pub(super) async fn hand_over(tx: &mut PgConnection, account: &AccountRow, to: UserId) -> Result<()> {
     let from = account.owner_id;
     if to == from {

@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::checks::{is_domain, is_name, yes};
 use super::{Ask, HostKind};
 
-/// How to reach an Incus server, and where on it our guests go.
+/// How to reach an Incus server, and where to place our guests on it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Validate, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct IncusSettings {
@@ -22,25 +22,25 @@ pub struct IncusSettings {
     #[garde(length(max = 107), custom(is_absolute))]
     #[schema(example = "/var/lib/incus/unix.socket")]
     pub socket: String,
-    /// The Incus project that our guests live in; `default` if left out.
+    /// The Incus project for our guests; `default` if omitted.
     #[serde(default = "default_name")]
     #[garde(custom(is_name))]
     pub project: String,
-    /// The storage pool of the guests' root disks; `default` if left out.
+    /// The storage pool for the guests' root disks; `default` if omitted.
     #[serde(default = "default_name")]
     #[garde(custom(is_name))]
     pub storage_pool: String,
-    /// Whether Incus filters traffic so that no guest can take another's address; true if left out. Switch it off
-    /// only where the node's kernel can't do it.
+    /// Whether Incus filters traffic so that no guest can use another's address; true if omitted. Disable it only if
+    /// the node's kernel does not support it.
     #[serde(default = "yes")]
     #[garde(skip)]
     pub address_filters: bool,
-    /// The search domain of new guests; without it they have none.
+    /// The search domain of new guests; none if omitted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[garde(inner(custom(is_domain)))]
     pub search_domain: Option<String>,
-    /// How many processes a container may have for each GiB of its memory, beside 500 that each may; 0: as many as it
-    /// likes; 1000 if left out. Containers that are there already have it from their next start, restart or change of size.
+    /// How many processes a container may have per GiB of its memory, in addition to 500 for each; 0: no limit; 1000 if
+    /// omitted. It applies to existing containers from their next start, restart or resize.
     #[serde(default = "default_processes")]
     #[garde(range(max = 1_000_000))]
     pub processes_per_gib: u32,
@@ -110,7 +110,7 @@ impl HostKind for IncusSettings {
     fn hint(&self, error: &hypervisor::Error) -> Option<String> {
         match error {
             hypervisor::Error::Unreachable(_) => {
-                Some(format!("Is Incus running there, and may we open its socket {}?", self.socket))
+                Some(format!("Is Incus running there, and may Innkeeper open its socket {}?", self.socket))
             }
             _ => None,
         }

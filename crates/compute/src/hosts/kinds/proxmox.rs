@@ -19,20 +19,20 @@ use self::pveum::PveumCommands;
 use super::checks::{in_plain, is_domain, is_name, is_secret, yes};
 use super::{Ask, HostKind};
 
-/// How to reach a Proxmox VE cluster or single node, and where on it our guests go.
+/// How to reach a Proxmox VE cluster or single node, and where to place our guests on it.
 #[derive(Debug, Clone, Serialize, Deserialize, Validate, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ProxmoxSettings {
-    /// `https://host:8006` of one or more nodes of one cluster: where one can't be reached, the next is asked.
+    /// `https://host:8006` of one or more nodes of a cluster: if one can't be reached, the next is used.
     #[garde(length(min = 1, max = 32), inner(length(max = 300), custom(is_endpoint)))]
     #[schema(example = json!(["https://pve1.example.com:8006"]))]
     pub endpoints: Vec<String>,
-    /// The API token's whole id, `user@realm!name`.
+    /// The API token's full id, `user@realm!name`.
     #[garde(length(max = 200), custom(is_token))]
     #[schema(example = "innkeeper@pve!innkeeper")]
     pub token_id: String,
-    /// The API token's secret. Never shown; left out in a change it stays, unless `tokenId` changes or an endpoint is
-    /// new.
+    /// The API token's secret, never shown. If omitted in an update it is kept, unless `tokenId` changes or an endpoint
+    /// is new.
     #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "in_plain")]
     #[garde(custom(is_secret))]
     #[schema(value_type = Option<String>)]
@@ -41,38 +41,38 @@ pub struct ProxmoxSettings {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[garde(dive)]
     pub login: Option<ProxmoxLogin>,
-    /// The authority that signed the nodes' certificates, in PEM (`/etc/pve/pve-root-ca.pem`). Without it and without
-    /// `fingerprint`, certificates must be ones that this machine trusts.
+    /// The CA that signed the nodes' certificates, in PEM (`/etc/pve/pve-root-ca.pem`). Without this and `fingerprint`,
+    /// certificates must be trusted by this machine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[garde(length(max = 65536))]
     pub ca: Option<String>,
-    /// The SHA-256 fingerprint of a certificate that is taken whatever else it says; several are separated by commas.
+    /// The SHA-256 fingerprint of a certificate to accept, whatever else it contains; separate several with commas.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[garde(length(max = 4096), inner(custom(text::plain)), custom(is_fingerprint(&self.ca)))]
     pub fingerprint: Option<String>,
-    /// The storage of the guests' root disks; `local-lvm` if left out.
+    /// The storage for the guests' root disks; `local-lvm` if omitted.
     #[serde(default = "default_storage")]
     #[garde(custom(is_name))]
     pub storage: String,
-    /// The resource pool that our guests are put in, where rights are given for a pool.
+    /// The resource pool to put our guests in, if the privileges are granted on a pool.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[garde(inner(custom(is_name)))]
     pub pool: Option<String>,
-    /// Whether the firewall keeps guests from using addresses that are not their own; true if left out.
+    /// Whether the firewall prevents guests from using addresses that are not their own; true if omitted.
     #[serde(default = "yes")]
     #[garde(skip)]
     pub address_filters: bool,
-    /// Whether containers are made with `nesting`, which systemd in Debian 11, Ubuntu 20.04 and later needs to set its
-    /// services apart; true if left out. It shows them more of their node's procfs and sysfs.
+    /// Whether containers are created with `nesting`, which systemd in Debian 11, Ubuntu 20.04 and later needs to
+    /// isolate its services; true if omitted. It exposes more of the node's procfs and sysfs to them.
     #[serde(default = "yes")]
     #[garde(skip)]
     pub nesting: bool,
-    /// The search domain of new guests; without it they have that of their own host name, or `localdomain`, and never
+    /// The search domain of new guests. If omitted, they use the domain of their own host name, or `localdomain`, never
     /// their node's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[garde(inner(custom(is_domain)))]
     pub search_domain: Option<String>,
-    /// The way into guests over SSH, for what the API can't do in a container.
+    /// SSH access to guests, for what the API can't do in a container.
     #[serde(default)]
     #[garde(dive)]
     pub ssh: SshSettings,
@@ -85,26 +85,26 @@ pub struct ProxmoxLogin {
     /// `user@realm`.
     #[garde(length(max = 200), custom(is_user))]
     pub user: String,
-    /// The password. Never shown; left out in a change it stays, unless `user` changes.
+    /// The password, never shown. If omitted in an update it is kept, unless `user` changes.
     #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "in_plain")]
     #[garde(custom(is_secret))]
     #[schema(value_type = Option<String>)]
     pub password: Option<SecretString>,
 }
 
-/// Which ways into guests there are over SSH.
+/// How guests can be accessed over SSH.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Validate, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct SshSettings {
-    /// Put the host's management key into new guests, beside the customer's keys, and sign in with it as root; true if
-    /// left out.
+    /// Install the host's management key in new guests, in addition to the customer's keys, and sign in with it as
+    /// root; true if omitted.
     #[garde(skip)]
     pub guests: bool,
-    /// Sign in to the nodes as root with the management key and run `pct exec` there. The provider puts the key in
-    /// place; false if left out.
+    /// Sign in to the nodes as root with the management key and run `pct exec` there. The provider has to install the
+    /// key on them; false if omitted.
     #[garde(skip)]
     pub nodes: bool,
-    /// The port of the nodes' SSH servers; 22 if left out.
+    /// The port of the nodes' SSH servers; 22 if omitted.
     #[garde(range(min = 1))]
     pub node_port: u16,
 }
@@ -230,8 +230,8 @@ impl HostKind for ProxmoxSettings {
                 // A rejected certificate is identified by its fingerprint.
                 let seen = text.split(|c: char| !c.is_ascii_hexdigit() && c != ':').find(|word| word.len() == 95)?;
                 Some(format!(
-                    "Compare it with what `pvenode cert info` shows on the node. If it is the same, pin it: \"fingerprint\": \
-                     \"{seen}\" in the settings, or --fingerprint {seen} on the command line."
+                    "Compare it with what `pvenode cert info` shows on the node. If it is the same, pin it: \
+                     \"fingerprint\": \"{seen}\" in the settings, or --fingerprint {seen} on the command line."
                 ))
             }
             hypervisor::Error::Unauthorized(_) => Some(
@@ -327,7 +327,7 @@ fn is_fingerprint(ca: &Option<String>) -> impl FnOnce(&Option<String>, &()) -> g
         let digits = |text: &str| text.chars().filter(|c| !matches!(c, ':' | ' ')).all(|c| c.is_ascii_hexdigit());
         let one = |text: &str| digits(text) && text.chars().filter(char::is_ascii_hexdigit).count() == 64;
         match fingerprint {
-            Some(_) if ca.is_some() => Err(garde::Error::new("goes without `ca`: one rule is enough")),
+            Some(_) if ca.is_some() => Err(garde::Error::new("can't be combined with `ca`")),
             Some(text) if !text.split(',').all(one) => {
                 Err(garde::Error::new("must be SHA-256 in hexadecimal: 32 bytes, with or without colons"))
             }

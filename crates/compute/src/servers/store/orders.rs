@@ -65,8 +65,8 @@ pub async fn lock_active_account(tx: &mut PgConnection, account: AccountId) -> R
     .await
 }
 
-/// Locks an account against its other orders, and its reseller against those of its customers, and returns their limits.
-/// Not `for update`: each order has by then written rows that refer to the account, so they would deadlock.
+/// Locks an account against its other orders, and its reseller against those of its customers, and returns their
+/// limits. Not `for update`: each order has by then written rows that refer to the account, so they would deadlock.
 pub(in crate::servers) async fn lock_quotas(tx: &mut PgConnection, account: AccountId) -> Result<Vec<ServerQuota>> {
     let locked: Vec<i64> = lock_accounts(tx, &[account]).await?.iter().map(|id| id.0).collect();
     sqlx::query_as!(

@@ -36,7 +36,7 @@ pub struct Data {
     password: Sealed,
     /// The claim under which the host was about to be called. See [`CreateGuest`].
     intent: Option<i64>,
-    /// Whether the host may have heard of the guest.
+    /// Whether the host may have received the request for the guest.
     heard: bool,
     /// How many guest numbers turned out to be taken.
     #[serde(default)]
@@ -173,10 +173,10 @@ impl Step<Data> for ReserveServer {
 
 /// Creates the guest on the host.
 ///
-/// Whether undoing needs the host depends on whether the host may have heard of the guest: an order for a host that was
-/// down all along is undone at once. So the intent is saved before each first call, under this claim's number. A call
-/// that certainly created nothing clears it; an intent of another claim means that another worker may have made the
-/// call.
+/// Whether undoing needs the host depends on whether the host may have received the request for the guest: an order for
+/// a host that was down all along is undone at once. So the intent is saved before each first call, under this claim's
+/// number. A call that certainly created nothing clears it; an intent of another claim means that another worker may
+/// have made the call.
 #[derive(Debug)]
 pub(super) struct CreateGuest {
     pub(super) hosts: Arc<Hosts>,

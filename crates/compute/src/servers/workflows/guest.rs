@@ -73,7 +73,7 @@ impl Guest {
             return Ok(());
         };
         let said = self.driver.last_words(&self.at).await.unwrap_or_else(|error| error.to_string());
-        let said = if said.is_empty() { "its host has no output of it".to_owned() } else { said };
+        let said = if said.is_empty() { "its host kept no output of it".to_owned() } else { said };
         Err(Fault {
             detail: Some(format!("The guest stopped right after its start. Last console or start output:\n{said}")),
             ..Fault::new(FaultKind::Fail, Code::HostError, "The server was started, but stopped again at once.")

@@ -100,7 +100,7 @@ impl SnapshotProgress {
         self.too_big
     }
 
-    /// Whether the host may have heard of it.
+    /// Whether the host may have received the request for it.
     pub(super) fn was_requested(&self) -> bool {
         self.asked
     }

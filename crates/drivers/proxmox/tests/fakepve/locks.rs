@@ -99,7 +99,8 @@ async fn a_restart_during_a_backup_is_not_sent_before_its_end() {
 async fn a_backup_job_that_names_no_guest_is_at_work_too() {
     let bench = Bench::running(Lxc).await;
     bench.lock("backup").await;
-    let job = r#"{"data":[{"upid":"UPID:pve1:000004F0:0002D892:6B018A7A:vzdump::root@pam:","type":"vzdump","id":"","node":"pve1","user":"root@pam","starttime":1795263098,"pid":1264,"pstart":186514}]}"#;
+    let job = r#"{"data":[{"upid":"UPID:pve1:000004F0:0002D892:6B018A7A:vzdump::root@pam:","type":"vzdump","id":"",
+        "node":"pve1","user":"root@pam","starttime":1795263098,"pid":1264,"pstart":186514}]}"#;
     bench.canned("GET", "/nodes/pve1/tasks", 200, "OK", r#"{"data":[]}"#).await;
     bench.canned("GET", "/nodes/pve1/tasks", 200, "OK", job).await;
     let error = bench.driver.restart(&bench.spec.guest, Duration::from_secs(1)).await.unwrap_err();

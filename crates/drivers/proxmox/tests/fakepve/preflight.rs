@@ -37,7 +37,8 @@ async fn a_right_that_is_not_handed_down_is_missing() {
                VM.GuestAgent.Audit VM.GuestAgent.Unrestricted";
     let mut guests: serde_json::Map<_, _> = all.split_whitespace().map(|p| (p.to_owned(), json!(1))).collect();
     let look = async |guests: &serde_json::Map<_, _>| {
-        let held = json!({ "data": { "/": { "Sys.Audit": 1 }, "/vms": guests, "/sdn/zones/localnetwork": { "SDN.Use": 1 },
+        let held = json!({ "data": { "/": { "Sys.Audit": 1 }, "/vms": guests,
+                                     "/sdn/zones/localnetwork": { "SDN.Use": 1 },
                                      "/storage/local-lvm": { "Datastore.AllocateSpace": 0, "Datastore.Audit": 0 } } });
         bench.canned("GET", "/access/permissions", 200, "OK", &held.to_string()).await;
         bench.driver.info().await.unwrap().problems

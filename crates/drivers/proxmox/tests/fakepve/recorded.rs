@@ -21,7 +21,8 @@ const NO_SUCH_TASK: &str =
 /// The recorded status of an ended task.
 fn ended(upid: &str, exit: &str) -> String {
     format!(
-        r#"{{"data":{{"type":"vzcreate","user":"root@pam","pstart":186514,"status":"stopped","tokenid":"t1","node":"pve1","id":"100","pid":1264,"exitstatus":"{exit}","upid":"{upid}","starttime":1795263098}}}}"#
+        r#"{{"data":{{"type":"vzcreate","user":"root@pam","pstart":186514,"status":"stopped","tokenid":"t1",
+            "node":"pve1","id":"100","pid":1264,"exitstatus":"{exit}","upid":"{upid}","starttime":1795263098}}}}"#
     )
 }
 
@@ -135,7 +136,13 @@ async fn refusals_without_a_body_are_read_from_the_reason() {
 #[tokio::test]
 async fn a_guest_that_was_just_made_has_no_figures_yet() {
     let bench = Bench::new(Lxc).await;
-    let recorded = r#"{"data":[{"status":"unknown","vmid":100,"type":"lxc","node":"pve1","lock":"create","id":"lxc/100"},{"type":"node","node":"pve1","id":"node/pve1","status":"unknown"},{"type":"storage","node":"pve1","plugintype":"dir","storage":"local","status":"unknown","id":"storage/pve1/local","content":"rootdir,snippets,backup,iso,vztmpl,images","shared":0},{"id":"network/pve1/zone/localnetwork","status":"ok","network-type":"zone","node":"pve1","type":"network","network":"localnetwork"}]}"#;
+    let recorded = r#"{"data":[
+        {"status":"unknown","vmid":100,"type":"lxc","node":"pve1","lock":"create","id":"lxc/100"},
+        {"type":"node","node":"pve1","id":"node/pve1","status":"unknown"},
+        {"type":"storage","node":"pve1","plugintype":"dir","storage":"local","status":"unknown",
+            "id":"storage/pve1/local","content":"rootdir,snippets,backup,iso,vztmpl,images","shared":0},
+        {"id":"network/pve1/zone/localnetwork","status":"ok","network-type":"zone","node":"pve1","type":"network",
+            "network":"localnetwork"}]}"#;
     bench.canned("GET", "/cluster/resources", 200, "OK", recorded).await;
     let sweep = bench.driver.sweep().await.unwrap();
     // Nor is the node online; none of this is evidence.
@@ -147,10 +154,12 @@ async fn a_configuration_as_recorded_is_understood() {
     let bench = Bench::stopped(Lxc).await;
     let word = format!("innkeeper-{}-{}", bench.vmid(), bench.spec.guest.marker);
     let config = serde_json::json!({"data": {
-        "features": "nesting=1", "unprivileged": 1, "hostname": "ct100", "swap": 0, "tags": format!("a;{word}"), "cores": 1,
-        "net0": "name=eth0,bridge=vmbr0,firewall=1,gw=10.0.0.1,hwaddr=BC:24:11:78:DA:22,ip=10.0.0.5/24,rate=10,type=veth",
-        "onboot": 1, "memory": 256, "ostype": "alpine", "arch": "amd64", "cpulimit": "0.5", "description": "hello\n",
-        "rootfs": "local:100/vm-100-disk-0.raw,size=102M", "digest": "6f2ed9cca881e35da62ce420642f8b09baa05227"}});
+        "features": "nesting=1", "unprivileged": 1, "hostname": "ct100", "swap": 0, "tags": format!("a;{word}"),
+        "net0": "name=eth0,bridge=vmbr0,firewall=1,gw=10.0.0.1,hwaddr=BC:24:11:78:DA:22,\
+                 ip=10.0.0.5/24,rate=10,type=veth",
+        "cores": 1, "onboot": 1, "memory": 256, "ostype": "alpine", "arch": "amd64", "cpulimit": "0.5",
+        "description": "hello\n", "rootfs": "local:100/vm-100-disk-0.raw,size=102M",
+        "digest": "6f2ed9cca881e35da62ce420642f8b09baa05227"}});
     bench.canned("GET", &bench.path("/config"), 200, "OK", &config.to_string()).await;
     // Nothing differs, so nothing is written; 1 GiB is more than 102 MiB.
     let same = GuestSize { cores: Some(1), memory_mib: Some(256), ..GuestSize::default() };
@@ -181,7 +190,10 @@ async fn a_configuration_as_recorded_is_understood() {
 async fn a_snapshot_list_as_recorded_is_put_in_order() {
     let bench = Bench::stopped(Lxc).await;
     // Of two from the same second, the parent comes first.
-    let recorded = r#"{"data":[{"snaptime":1795264104,"description":"","parent":"s1","name":"s2"},{"name":"s1","description":"d\n","snaptime":1795264104},{"digest":"5c13","description":"You are here!","parent":"s2","name":"current","running":0}]}"#;
+    let recorded = r#"{"data":[
+        {"snaptime":1795264104,"description":"","parent":"s1","name":"s2"},
+        {"name":"s1","description":"d\n","snaptime":1795264104},
+        {"digest":"5c13","description":"You are here!","parent":"s2","name":"current","running":0}]}"#;
     bench.canned("GET", &bench.path("/snapshot"), 200, "OK", recorded).await;
     let list = bench.driver.snapshots(&bench.spec.guest).await.unwrap();
     let seen: Vec<_> = list.iter().map(|s| (s.name.as_str(), s.description.as_str(), s.parent.as_deref())).collect();

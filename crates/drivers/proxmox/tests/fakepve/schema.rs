@@ -169,13 +169,23 @@ async fn live(kind: GuestKind) -> Vec<(String, String, Vec<(String, String)>)> {
     driver.stop(guest, StopMode::Clean { timeout: Duration::from_secs(100) }).await.unwrap();
     let _ = driver.stop(guest, StopMode::Force).await;
     bench.fake.run("pve.time_scale = 0").await;
-    bench.fake.run(&format!("(lambda g: (setattr(g, 'status', 'running'), setattr(g, 'qmpstatus', 'paused'), setattr(g, 'lock_holder', None)))(guest({}))", bench.vmid())).await;
+    let paused = format!(
+        "(lambda g: (setattr(g, 'status', 'running'), setattr(g, 'qmpstatus', 'paused'), \
+         setattr(g, 'lock_holder', None)))(guest({}))",
+        bench.vmid()
+    );
+    bench.fake.run(&paused).await;
     if kind == GuestKind::Vm {
         let _ = driver.start(guest).await;
     }
     // The fake's view of a guest that was manipulated like this varies.
     let _ = driver.stop(guest, StopMode::Force).await;
-    bench.fake.run(&format!("(lambda g: (setattr(g, 'status', 'stopped'), setattr(g, 'qmpstatus', 'stopped'), setattr(g, 'start_error', 'broken')))(guest({}))", bench.vmid())).await;
+    let broken = format!(
+        "(lambda g: (setattr(g, 'status', 'stopped'), setattr(g, 'qmpstatus', 'stopped'), \
+         setattr(g, 'start_error', 'broken')))(guest({}))",
+        bench.vmid()
+    );
+    bench.fake.run(&broken).await;
     bench.failed(driver.start(guest).await).await;
     bench.done(driver.delete(guest).await).await;
     serde_json::from_value(bench.fake.run("[(a[0], a[1], [[k, str(v)] for k, v in a[2]]) for a in pve.asked]").await)

@@ -82,9 +82,9 @@ pub(in crate::operations) struct SlotLimits {
 
 /// Claims `known` operations that are due and not held, within this worker's limits. Accounts take turns: first those
 /// with the fewest running in a lane, then the oldest. What is due, or held, hours from now was recorded when the clock
-/// was wrong. So was a deadline that passed hours ago, unless no process was running: it is extended. Claims nothing from
-/// a database that is another one than `beats` was read from, or is behind it; and nothing from before a time in which no
-/// process ran, until its lane was checked (`restores`).
+/// was wrong. So was a deadline that passed hours ago, unless no process was running: it is extended. Claims nothing
+/// from a database that is another one than `beats` was read from, or is behind it; and nothing from before a time in
+/// which no process ran, until its lane was checked (`restores`).
 pub(in crate::operations) async fn claim(
     db: &PgPool,
     owner: Uuid,

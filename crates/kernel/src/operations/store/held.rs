@@ -6,8 +6,8 @@ use uuid::Uuid;
 
 use super::{Result, changed};
 
-/// Marks everything in progress stuck, whoever is working on it: their later writes are fenced off. Those that are stuck
-/// already get the message too; those that waited end. Returns how many there were.
+/// Marks everything in progress stuck, whoever is working on it: their later writes are fenced off. Those that are
+/// stuck already get the message too; those that waited end. Returns how many there were.
 pub(in crate::operations) async fn mark_all_stuck(tx: &mut PgConnection, message: &str, detail: &str) -> Result<u64> {
     let rows = sqlx::query!(
         "with held as (

@@ -133,7 +133,7 @@ pub(in crate::operations) async fn active(db: &PgPool, subject: &Subject) -> Res
     .await
 }
 
-/// Operations that wait for a person, oldest first.
+/// Operations that need manual intervention, oldest first.
 pub(in crate::operations) async fn stuck(db: &PgPool, limit: i64, offset: i64) -> Result<Vec<OperationRow>> {
     sqlx::query_as!(
         OperationRow,
@@ -155,17 +155,17 @@ pub(in crate::operations) async fn count_stuck(db: &PgPool) -> Result<i64> {
 #[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LogLine {
-    /// When.
+    /// The time of the entry.
     pub at: DateTime<Utc>,
     /// `info`, `warn` or `error`.
     pub level: String,
-    /// At which step.
+    /// The step that it is from.
     pub step: String,
     /// What happened.
     pub message: String,
 }
 
-/// The last of what an operation said: that says how it ended, or why it does not.
+/// The last lines of an operation's log, which say how it ended or why it does not.
 pub(in crate::operations) async fn log_lines(db: &PgPool, id: Uuid) -> Result<Vec<LogLine>> {
     sqlx::query_as!(
         LogLine,

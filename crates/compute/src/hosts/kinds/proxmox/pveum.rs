@@ -60,7 +60,8 @@ impl PveumCommands {
     /// The commands with an introduction, for printing after an error message.
     pub(super) fn advice(&self) -> Vec<String> {
         let mut lines = vec![
-            "These commands, run as root on a node, create the user and the token with all rights they need".to_owned(),
+            "These commands, run as root on a node, create the user and the token with all privileges needed"
+                .to_owned(),
             format!(
                 "(version {}; `innkeeper host pveum --help` has more options). Existing ones are corrected:",
                 self.version

@@ -97,7 +97,10 @@ pub(super) async fn use_other_node(
     };
     ctx.set_lane(&mut tx, &hosts::lane(host)).await?;
     tx.commit().await?;
-    tracing::info!(subject = %ctx.subject, node = guest.at.node, detail = fault.detail, "a node can't create a server; trying the next");
+    tracing::info!(
+        subject = %ctx.subject, node = guest.at.node, detail = fault.detail,
+        "a node can't create a server; trying the next"
+    );
     (data.heard, data.intent) = (false, None);
     Ok(Outcome::Again)
 }
