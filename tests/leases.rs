@@ -70,3 +70,68 @@ async fn a_step_that_loses_its_lease_is_done_by_the_next_claimant() {
     assert!(fence(&app.db.pool, "create").await > claims, "it was claimed again");
     pve.assert_no_orphan("after a lost lease").await;
 }
+
+/// A call to a host is often several requests. Whoever claims the operation next must find a call that was made, or
+/// none: the call in progress is made to its end, and no other one after it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_s_call_is_brought_to_its_end_after_a_lost_lease_and_nothing_follows_it() {
+    let app = TestApp::with(|c| (c.lease_seconds, c.workers) = (2, 1)).await;
+    let pve = Pve::new(&app.db).await;
+    let catalogue = pve.register(&app.provider).await;
+    let created = app.customer.post("/api/server/create", catalogue.container()).await.expect(200).body;
+    assert_eq!(ended(&app.customer, &created["operationId"]).await["state"], "succeeded");
+    let number = created["proxmoxId"].as_i64().unwrap();
+    let (config, guest) = (format!("/lxc/{number}/config"), format!("/lxc/{number}"));
+    let (stop, before) = (format!("{guest}/status/stop"), pve.count("PUT", &config).await);
+
+    // Stopping a guest first changes its configuration.
+    pve.hold("PUT", &config).await;
+    let deleted = app.customer.delete(&format!("/api/server/{}", created["id"])).await.expect(200).body;
+    wait_for("the call", async || (pve.count("PUT", &config).await > before).then_some(())).await;
+    let mut frozen = kernel::db::begin(&app.db.pool).await.unwrap();
+    sqlx::query("select from operations where kind = 'delete' for update").execute(&mut *frozen).await.unwrap();
+    wait_for_sql(&app.db.pool, "the end of a lease", LOST, true).await;
+    // Another process claims it, and does nothing for now.
+    let claimed = "update operations set fence = fence + 1, lease_owner = gen_random_uuid(),
+                       lease_until = clock_timestamp() + interval '1 hour' where kind = 'delete'";
+    sqlx::query(claimed).execute(&mut *frozen).await.unwrap();
+    frozen.commit().await.unwrap();
+    // It went down by itself, so the call has nothing to wait for, and the same step would delete it at once.
+    pve.run(&format!("setattr(guest({number}), 'status', 'stopped')")).await;
+    assert_eq!(pve.count("POST", &stop).await, 0, "the call is in its middle");
+    pve.let_go().await;
+
+    // The only worker takes this when it is done with the other.
+    let next = app.customer.post("/api/server/create", catalogue.container()).await.expect(200).body;
+    assert_eq!(ended(&app.customer, &next["operationId"]).await["state"], "succeeded");
+    assert_eq!(pve.count("POST", &stop).await, 1, "the rest of the call was made");
+    assert_eq!(pve.count("DELETE", &guest).await, 0, "a call was begun without a lease");
+
+    app.db.release_dead_leases().await;
+    assert_eq!(ended(&app.customer, &deleted["operationId"]).await["state"], "succeeded");
+    assert_eq!((pve.count("POST", &stop).await, pve.count("DELETE", &guest).await), (1, 1));
+    pve.assert_no_orphan("after a lost lease").await;
+}
+
+/// The step's transaction holds the operation's row: nobody else can claim it before the end of the transaction, which
+/// saves the step as well.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_step_s_transaction_is_brought_to_its_end_after_a_lost_lease() {
+    let app = TestApp::with(|c| c.lease_seconds = 2).await;
+    let pve = Pve::new(&app.db).await;
+    let catalogue = pve.register(&app.provider).await;
+    let mut slow = kernel::db::begin(&app.db.pool).await.unwrap();
+    sqlx::query("lock table mails in exclusive mode").execute(&mut *slow).await.unwrap();
+    let created = app.customer.post("/api/server/create", catalogue.container()).await.expect(200).body;
+    let mailing = "select count(*) > 0 from pg_stat_activity where datname = current_database()
+                   and wait_event_type = 'Lock' and query ilike '%into mails%'";
+    wait_for_sql(&app.db.pool, "the hand-over", mailing, true).await;
+    let claims = fence(&app.db.pool, "create").await;
+    wait_for_sql(&app.db.pool, "the end of a lease", LOST, true).await;
+    slow.rollback().await.unwrap();
+
+    assert_eq!(ended(&app.customer, &created["operationId"]).await["state"], "succeeded");
+    assert_eq!(fence(&app.db.pool, "create").await, claims, "it was not done again");
+    let mails: i64 = sqlx::query_scalar("select count(*) from mails").fetch_one(&app.db.pool).await.unwrap();
+    assert_eq!(mails, 1);
+}

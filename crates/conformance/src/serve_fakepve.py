@@ -39,6 +39,8 @@ class Pve(FakePve):
         self.came = self.under_way = self.most = 0
         # (method, end of the path) -> [status, count]: carried out, then answered with this status.
         self.after = {}
+        # (method, end of the path) -> asyncio.Event: such requests wait for it before they are carried out.
+        self.held = {}
         # (method, end of the path) -> [[status, reason, body], ...]: recorded answers, each given once.
         self.canned = {}
         # Requests so far: (method, path, [[name, value], ...], relevant headers), once logged in.
@@ -62,6 +64,9 @@ class Pve(FakePve):
             self.asked.append((request.method, request.path[len('/api2/json'):],
                                [*request.query.items(), *form.items()],
                                {k: request.headers.get(k) for k in ('Content-Length', 'Transfer-Encoding')}))
+            for (method, suffix), gate in list(self.held.items()):
+                if request.method == method and request.path.endswith(suffix):
+                    await gate.wait()
             for (method, suffix), answers in self.canned.items():
                 if request.method == method and request.path.endswith(suffix) and answers:
                     status, reason, body = answers.pop(0)

@@ -89,6 +89,22 @@ impl Pve {
         self.run(&format!("pve.canned.setdefault(('{method}', '{path}'), []).append({answer})")).await;
     }
 
+    /// Holds requests before they are carried out, until they are let go.
+    pub async fn hold(&self, method: &str, path: &str) {
+        self.run(&format!("pve.held[('{method}', '{path}')] = asyncio.Event()")).await;
+    }
+
+    /// Lets go what is held, and holds no more.
+    pub async fn let_go(&self) {
+        self.run("[gate.set() for gate in pve.held.values()] and pve.held.clear()").await;
+    }
+
+    /// How many requests have come, held ones too.
+    pub async fn count(&self, method: &str, path: &str) -> u64 {
+        let count = format!("sum(a[0] == '{method}' and a[1].endswith('{path}') for a in pve.asked)");
+        self.run(&count).await.as_u64().expect("a number")
+    }
+
     /// Fails the test unless the guests on the host, foreign ones aside, are exactly the servers that hold room in the
     /// database, and only those hold addresses.
     #[track_caller]
