@@ -1,8 +1,6 @@
-//! Every request that the client sends, against the API's own schema where that is there: `INNKEEPER_PVE_SCHEMA`, or
-//! `shared/pve/apidoc.json` beside the workspace.
+//! Every request that the driver sends, against the API's own schema.
 
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,97 +10,126 @@ use hypervisor::{
     ShellTarget, Snapshots, StopMode,
 };
 use proxmox::{PasswordLogin, Proxmox};
-use serde_json::Value;
 
 use crate::Bench;
 
-/// All requests of the driver. The test fails if one is missing here or is never sent below.
-const ALL: &[&str] = &[
-    "DELETE /nodes/{node}/lxc/{vmid}",
-    "DELETE /nodes/{node}/lxc/{vmid}/firewall/ipset/{name}/{cidr}",
-    "DELETE /nodes/{node}/lxc/{vmid}/snapshot/{snapname}",
-    "DELETE /nodes/{node}/qemu/{vmid}",
-    "DELETE /nodes/{node}/qemu/{vmid}/firewall/ipset/{name}/{cidr}",
-    "DELETE /nodes/{node}/qemu/{vmid}/snapshot/{snapname}",
-    "DELETE /nodes/{node}/tasks/{upid}",
-    "GET /access/permissions",
-    "GET /cluster/firewall/options",
-    "GET /cluster/nextid",
-    "GET /cluster/options",
-    "GET /cluster/resources",
-    "GET /cluster/status",
-    "GET /nodes/{node}/certificates/info",
-    "GET /nodes/{node}/firewall/options",
-    "GET /nodes/{node}/lxc/{vmid}/config",
-    "GET /nodes/{node}/lxc/{vmid}/feature",
-    "GET /nodes/{node}/lxc/{vmid}/firewall/ipset",
-    "GET /nodes/{node}/lxc/{vmid}/firewall/ipset/{name}",
-    "GET /nodes/{node}/lxc/{vmid}/firewall/options",
-    "GET /nodes/{node}/lxc/{vmid}/interfaces",
-    "GET /nodes/{node}/lxc/{vmid}/snapshot",
-    "GET /nodes/{node}/lxc/{vmid}/status/current",
-    "GET /nodes/{node}/lxc/{vmid}/vncwebsocket",
-    "GET /nodes/{node}/network",
-    "GET /nodes/{node}/qemu/{vmid}/agent/exec-status",
-    "GET /nodes/{node}/qemu/{vmid}/agent/network-get-interfaces",
-    "GET /nodes/{node}/qemu/{vmid}/config",
-    "GET /nodes/{node}/qemu/{vmid}/feature",
-    "GET /nodes/{node}/qemu/{vmid}/firewall/ipset",
-    "GET /nodes/{node}/qemu/{vmid}/firewall/ipset/{name}",
-    "GET /nodes/{node}/qemu/{vmid}/firewall/options",
-    "GET /nodes/{node}/qemu/{vmid}/snapshot",
-    "GET /nodes/{node}/qemu/{vmid}/status/current",
-    "GET /nodes/{node}/qemu/{vmid}/vncwebsocket",
-    "GET /nodes/{node}/storage/{storage}/content",
-    "GET /nodes/{node}/storage/{storage}/status",
-    "GET /nodes/{node}/tasks",
-    "GET /nodes/{node}/tasks/{upid}/log",
-    "GET /nodes/{node}/tasks/{upid}/status",
-    "GET /version",
-    "POST /access/ticket",
-    "POST /nodes/{node}/lxc",
-    "POST /nodes/{node}/lxc/{vmid}/firewall/ipset",
-    "POST /nodes/{node}/lxc/{vmid}/firewall/ipset/{name}",
-    "POST /nodes/{node}/lxc/{vmid}/snapshot",
-    "POST /nodes/{node}/lxc/{vmid}/snapshot/{snapname}/rollback",
-    "POST /nodes/{node}/lxc/{vmid}/status/reboot",
-    "POST /nodes/{node}/lxc/{vmid}/status/shutdown",
-    "POST /nodes/{node}/lxc/{vmid}/status/start",
-    "POST /nodes/{node}/lxc/{vmid}/status/stop",
-    "POST /nodes/{node}/lxc/{vmid}/termproxy",
-    "POST /nodes/{node}/qemu/{vmid}/agent/exec",
-    "POST /nodes/{node}/qemu/{vmid}/agent/set-user-password",
-    "POST /nodes/{node}/qemu/{vmid}/clone",
-    "POST /nodes/{node}/qemu/{vmid}/firewall/ipset",
-    "POST /nodes/{node}/qemu/{vmid}/firewall/ipset/{name}",
-    "POST /nodes/{node}/qemu/{vmid}/snapshot",
-    "POST /nodes/{node}/qemu/{vmid}/snapshot/{snapname}/rollback",
-    "POST /nodes/{node}/qemu/{vmid}/status/reboot",
-    "POST /nodes/{node}/qemu/{vmid}/status/resume",
-    "POST /nodes/{node}/qemu/{vmid}/status/shutdown",
-    "POST /nodes/{node}/qemu/{vmid}/status/start",
-    "POST /nodes/{node}/qemu/{vmid}/status/stop",
-    "POST /nodes/{node}/qemu/{vmid}/vncproxy",
-    "PUT /nodes/{node}/lxc/{vmid}/config",
-    "PUT /nodes/{node}/lxc/{vmid}/firewall/options",
-    "PUT /nodes/{node}/lxc/{vmid}/resize",
-    "PUT /nodes/{node}/qemu/{vmid}/config",
-    "PUT /nodes/{node}/qemu/{vmid}/firewall/options",
-    "PUT /nodes/{node}/qemu/{vmid}/resize",
-];
+/// The calls of the API that the driver makes: a line each, with its parameters below it.
+const CALLS: &str = include_str!("schema.txt");
 
-fn schema() -> Option<Vec<Value>> {
-    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../../shared/pve/apidoc.json");
-    let path = std::env::var_os("INNKEEPER_PVE_SCHEMA").map_or(beside, PathBuf::from);
-    let text = std::fs::read_to_string(path).ok()?;
-    let tree: Value = serde_json::from_str(&text).unwrap();
-    let mut flat = Vec::new();
-    let mut left = tree.as_array().unwrap().clone();
-    while let Some(node) = left.pop() {
-        left.extend(node["children"].as_array().cloned().unwrap_or_default());
-        flat.push(node);
+struct Call {
+    method: &'static str,
+    /// With names in braces for what varies.
+    path: &'static str,
+    parameters: BTreeMap<&'static str, Rule>,
+}
+
+/// A parameter's type, and what else is said of it.
+struct Rule(Vec<&'static str>);
+
+impl Rule {
+    fn says(&self, word: &str) -> bool {
+        self.0.contains(&word)
     }
-    Some(flat)
+
+    fn limit(&self, name: &str) -> Option<&'static str> {
+        self.0.iter().find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
+    }
+
+    fn number(&self, name: &str) -> Option<f64> {
+        self.limit(name).map(|limit| limit.parse().expect("a number"))
+    }
+
+    fn check(&self, value: &str) -> Result<(), String> {
+        let number = value.parse::<f64>();
+        let right = match self.0[0] {
+            "integer" => value.parse::<i64>().is_ok(),
+            "number" => number.is_ok(),
+            "boolean" => value == "0" || value == "1",
+            "string" | "array" => true,
+            other => panic!("{other} is no type"),
+        };
+        if !right {
+            return Err(format!("not of the type {}", self.0[0]));
+        }
+        if let Some(words) = self.limit("enum").filter(|words| words.split(',').all(|word| word != value)) {
+            return Err(format!("none of {words}"));
+        }
+        let length = value.len() as f64;
+        for (least, most, is) in [("minimum", "maximum", number.ok()), ("minLength", "maxLength", Some(length))] {
+            if is.zip(self.number(least)).is_some_and(|(is, least)| is < least) {
+                return Err("too small".to_owned());
+            }
+            if is.zip(self.number(most)).is_some_and(|(is, most)| is > most) {
+                return Err("too large".to_owned());
+            }
+        }
+        // Property strings: check their keys.
+        let Some(keys) = self.limit("keys") else { return Ok(()) };
+        for part in value.split(',') {
+            match part.split_once('=') {
+                Some((key, _)) if keys.split(',').all(|known| known.trim_start_matches('*') != key) => {
+                    return Err(format!("no key {key}"));
+                }
+                None if !keys.contains('*') => return Err("no default key".to_owned()),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Call {
+    fn all() -> Vec<Self> {
+        let mut calls: Vec<Self> = Vec::new();
+        for line in CALLS.lines().filter(|line| !line.starts_with('#')) {
+            if let Some(parameter) = line.strip_prefix("    ") {
+                let (name, rule) = parameter.split_once(' ').expect("a name and a type");
+                let call = calls.last_mut().expect("a call before its parameters");
+                call.parameters.insert(name, Rule(rule.split(' ').collect()));
+            } else {
+                let (method, path) = line.split_once(' ').expect("a method and a path");
+                calls.push(Self { method, path, parameters: BTreeMap::new() });
+            }
+        }
+        calls
+    }
+
+    /// The call that a request makes.
+    fn of<'a>(calls: &'a [Self], method: &str, path: &str) -> Option<&'a Self> {
+        let parts: Vec<&str> = path.split('/').collect();
+        let fits = |call: &&Self| {
+            let template: Vec<&str> = call.path.split('/').collect();
+            call.method == method
+                && template.len() == parts.len()
+                && template.iter().zip(&parts).all(|(t, p)| t == p || t.starts_with('{'))
+        };
+        // Literal segments take precedence over placeholders.
+        calls.iter().filter(fits).min_by_key(|call| call.path.matches('{').count())
+    }
+
+    /// What is wrong with a request of these parameters.
+    fn faults(&self, given: &[(String, String)]) -> Vec<String> {
+        let numbered = |name: &str| name.trim_end_matches(|c: char| c.is_ascii_digit()).to_owned() + "[n]";
+        let mut faults = Vec::new();
+        for (name, value) in given {
+            let rule = self.parameters.get(name.as_str()).or_else(|| self.parameters.get(numbered(name).as_str()));
+            match rule.map(|rule| rule.check(value)) {
+                None => faults.push(format!("{self}: no parameter {name}")),
+                Some(Err(text)) => faults.push(format!("{self}: {name}={value:?}: {text}")),
+                Some(Ok(())) => {}
+            }
+        }
+        let missing = |name: &&&str| given.iter().all(|(other, _)| other != **name);
+        let required = self.parameters.iter().filter(|(_, rule)| !rule.says("optional")).map(|(name, _)| name);
+        faults.extend(required.filter(missing).map(|name| format!("{self}: {name} is missing")));
+        faults
+    }
+}
+
+impl std::fmt::Display for Call {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.method, self.path)
+    }
 }
 
 /// A shell that always fails: only the preceding requests to the host matter here.
@@ -192,88 +219,45 @@ async fn live(kind: GuestKind) -> Vec<(String, String, Vec<(String, String)>)> {
         .unwrap()
 }
 
-/// The schema's node for a path, with the names of its placeholders.
-fn find<'a>(schema: &'a [Value], method: &str, path: &str) -> Option<&'a Value> {
-    let parts: Vec<&str> = path.split('/').collect();
-    let fits = |node: &&Value| {
-        let template: Vec<&str> = node["path"].as_str().unwrap().split('/').collect();
-        template.len() == parts.len()
-            && template.iter().zip(&parts).all(|(t, p)| t == p || t.starts_with('{'))
-            && node["info"].get(method).is_some()
-    };
-    // Literal segments take precedence over placeholders.
-    schema.iter().filter(fits).min_by_key(|node| node["path"].as_str().unwrap().matches('{').count())
-}
-
-fn check(name: &str, value: &str, rule: &Value) -> Result<(), String> {
-    let wrong = |what: &str| Err(format!("{name}={value:?}: {what}"));
-    match rule["type"].as_str().unwrap_or("string") {
-        "integer" if value.parse::<i64>().is_err() => return wrong("not an integer"),
-        "number" if value.parse::<f64>().is_err() => return wrong("not a number"),
-        "boolean" if value != "0" && value != "1" => return wrong("not a flag"),
-        _ => {}
-    }
-    if let Some(words) = rule["enum"].as_array().filter(|words| !words.iter().any(|w| w == value)) {
-        return wrong(&format!("none of {words:?}"));
-    }
-    if rule["maxLength"].as_u64().is_some_and(|max| value.len() as u64 > max) {
-        return wrong("too long");
-    }
-    let number = value.parse::<f64>().ok();
-    if number.zip(rule["minimum"].as_f64()).is_some_and(|(n, min)| n < min) {
-        return wrong("too small");
-    }
-    // Property strings: check their keys.
-    if let Some(keys) = rule["format"].as_object() {
-        for part in value.split(',') {
-            let known = |key: &str| keys.contains_key(key);
-            match part.split_once('=') {
-                Some((key, _)) if !known(key) => return wrong(&format!("no key {key}")),
-                None if !keys.values().any(|k| k["default_key"].as_i64() == Some(1)) => return wrong("no default key"),
-                _ => {}
-            }
-        }
-    }
-    Ok(())
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_request_is_as_the_schema_says() {
-    let Some(schema) = schema() else {
-        eprintln!("not tested: the API's schema is not available (INNKEEPER_PVE_SCHEMA)");
-        return;
-    };
+    let calls = Call::all();
     let mut asked = live(GuestKind::Lxc).await;
     asked.extend(live(GuestKind::Vm).await);
-    let (mut seen, mut wrong) = (BTreeSet::new(), BTreeSet::new());
-    for (method, path, params) in &asked {
-        let Some(node) = find(&schema, method, path) else {
-            wrong.insert(format!("{method} {path} is not in the schema"));
+    let (mut made, mut wrong) = (BTreeSet::new(), BTreeSet::new());
+    for (method, path, parameters) in &asked {
+        let Some(call) = Call::of(&calls, method, path) else {
+            wrong.insert(format!("{method} {path} is not in schema.txt"));
             continue;
         };
-        let (template, info) = (node["path"].as_str().unwrap(), &node["info"][method]);
-        seen.insert(format!("{method} {template}"));
-        let rules = info["parameters"]["properties"].as_object().cloned().unwrap_or_default();
-        let numbered = |name: &str| name.trim_end_matches(|c: char| c.is_ascii_digit()).to_owned() + "[n]";
-        for (name, value) in params {
-            match rules.get(name).or_else(|| rules.get(&numbered(name))) {
-                None => drop(wrong.insert(format!("{method} {template}: no parameter {name}"))),
-                Some(rule) => {
-                    if let Err(text) = check(name, value, rule) {
-                        wrong.insert(format!("{method} {template}: {text}"));
-                    }
-                }
-            }
-        }
-        for (name, rule) in &rules {
-            let given = template.contains(&format!("{{{name}}}")) || params.iter().any(|(n, _)| n == name);
-            if rule["optional"].as_i64() != Some(1) && !given && !name.ends_with("[n]") {
-                wrong.insert(format!("{method} {template}: {name} is missing"));
-            }
-        }
+        made.insert(call.to_string());
+        wrong.extend(call.faults(parameters));
     }
     assert_eq!(wrong, BTreeSet::new());
-    let all: BTreeSet<String> = ALL.iter().map(|text| (*text).to_owned()).collect();
-    assert_eq!(seen.difference(&all).collect::<Vec<_>>(), Vec::<&String>::new(), "not in the list");
-    assert_eq!(all.difference(&seen).collect::<Vec<_>>(), Vec::<&String>::new(), "never sent");
+    let never: Vec<_> = calls.iter().map(Call::to_string).filter(|call| !made.contains(call)).collect();
+    assert_eq!(never, Vec::<String>::new(), "never sent");
+}
+
+#[test]
+fn a_request_that_the_schema_forbids_is_told() {
+    let calls = Call::all();
+    assert!(Call::of(&calls, "PATCH", "/version").is_none() && Call::of(&calls, "GET", "/nodes/pve1").is_none());
+    for (method, path, parameters, told) in [
+        ("PUT", "/nodes/pve1/lxc/100/config", vec![("memroy", "512")], "no parameter memroy"),
+        ("PUT", "/nodes/pve1/lxc/100/config", vec![("memory", "half")], "not of the type integer"),
+        ("PUT", "/nodes/pve1/lxc/100/config", vec![("memory", "8")], "too small"),
+        ("PUT", "/nodes/pve1/lxc/100/config", vec![("tty", "7")], "too large"),
+        ("PUT", "/nodes/pve1/lxc/100/config", vec![("onboot", "true")], "not of the type boolean"),
+        ("PUT", "/nodes/pve1/lxc/100/config", vec![("net0", "name=eth0,speed=5")], "no key speed"),
+        ("PUT", "/nodes/pve1/lxc/100/config", vec![("net0", "eth0")], "no default key"),
+        ("GET", "/cluster/resources", vec![("type", "vms")], "none of vm,storage,node,sdn"),
+        ("POST", "/nodes/pve1/lxc/100/snapshot", vec![], "snapname is missing"),
+    ] {
+        let given: Vec<_> = parameters.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let faults = Call::of(&calls, method, path).unwrap().faults(&given);
+        assert!(faults.len() == 1 && faults[0].ends_with(told), "{faults:?}");
+    }
+    let right = [("memory", "512"), ("net0", "name=eth0,bridge=vmbr0"), ("rootfs", "local-lvm:3"), ("tty", "6")];
+    let right = right.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    assert_eq!(Call::of(&calls, "PUT", "/nodes/pve1/lxc/100/config").unwrap().faults(&right), Vec::<String>::new());
 }
