@@ -1,5 +1,7 @@
 //! The command line as a process: its output and its exit codes.
 
+mod repairs;
+
 use std::process::{Output, Stdio};
 
 use tokio::io::AsyncWriteExt;

@@ -34,8 +34,16 @@ fn keys(config: Config, first: &str, old: &[&str]) -> Config {
 
 /// Runs a command with a key: whether it succeeded, and all its output.
 async fn run(db: &TestDb, data: &std::path::Path, key: &str, line: &str) -> (bool, String) {
+    run_with(db, data, [key, ""], line).await
+}
+
+/// The same with a key, and an old one if that is not empty.
+async fn run_with(db: &TestDb, data: &std::path::Path, [key, old]: [&str; 2], line: &str) -> (bool, String) {
     let mut command = command(db, data);
     command.env("INNKEEPER_SECRET_KEY", key).args(line.split_whitespace()).stdin(Stdio::null());
+    if !old.is_empty() {
+        command.env("INNKEEPER_OLD_SECRET_KEYS", old);
+    }
     // A service that starts would run for ever.
     let output = within("the end of a command", command.output()).await.unwrap();
     let said = [output.stdout, output.stderr].concat();
@@ -112,6 +120,40 @@ async fn the_master_key_is_rotated_while_the_service_runs() {
     let customer = signed_in(&app.db, &Client::new(&second.base, None), "customer@example.com").await;
     let again = customer.post_once("/api/server/create", "one", &catalogue.container()).await.expect(200);
     assert_eq!(again.text, created.text);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_master_key_is_listed_and_rotated_on_the_command_line() {
+    let app = TestApp::new().await;
+    service::check(&app.core, app.service.features.all()).await.unwrap();
+    let pve = Pve::new(&app.db).await;
+    pve.register(&app.provider).await;
+    let said = async |keys: [&str; 2], line: &str| run_with(&app.db, app.data.path(), keys, line).await;
+    // How many settings of hosts are sealed with the master key, resealed by this command, sealed with an old key, lost.
+    let hosts = async |keys: [&str; 2], line: &str| -> [u64; 4] {
+        let (well, said) = said(keys, line).await;
+        assert!(well, "{line}: {said}");
+        let row =
+            said.lines().find_map(|row| row.strip_prefix("settings of hosts")).unwrap_or_else(|| panic!("{said}"));
+        let counts: Vec<u64> = row.split_whitespace().map(|count| count.parse().unwrap()).collect();
+        counts.try_into().unwrap()
+    };
+    let all = hosts([KEY, ""], "key list").await[0];
+    assert!(all > 0);
+    assert_eq!(hosts([NEW, KEY], "key list").await, [0, 0, all, 0], "a list changes nothing");
+    for line in ["key list", "key rotate"] {
+        let (well, said) = said([NEW, ""], line).await;
+        assert!(!well && said.contains("is not the key"), "{line}: {said}");
+    }
+    assert_eq!(hosts([NEW, KEY], "key rotate").await, [0, all, 0, 0]);
+    assert_eq!(hosts([NEW, KEY], "key rotate").await, [all, 0, 0, 0], "it can be repeated");
+
+    // The new key alone opens the host's settings, and the old one alone nothing.
+    assert_eq!(hosts([NEW, ""], "key list").await, [all, 0, 0, 0]);
+    let (well, checked) = said([NEW, ""], "host check pve").await;
+    assert!(well && checked.contains("pve1"), "{checked}");
+    let (well, refused) = said([KEY, ""], "key list").await;
+    assert!(!well && refused.contains("is not the key"), "{refused}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

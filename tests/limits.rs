@@ -2,9 +2,10 @@
 
 use accounts::AccountSettings;
 use base64::Engine as _;
+use serde_json::{Value, json};
 
 use crate::support::child::Service;
-use crate::support::{Client, TestApp};
+use crate::support::{Client, TestApp, wait_for_sql};
 
 fn left(answer: &crate::support::client::Response) -> (u64, u64, u64) {
     let number = |name: &str| answer.headers[name].to_str().unwrap().parse().unwrap();
@@ -95,7 +96,7 @@ async fn clients_behind_a_proxy_can_t_choose_the_address_they_are_counted_by() {
         }
         // A different account each time: only the address is the same.
         let email = format!("{}@example.com", uuid::Uuid::now_v7());
-        let body = serde_json::json!({ "email": email, "password": "a wrong password" });
+        let body = json!({ "email": email, "password": "a wrong password" });
         request.json(&body).send().await.unwrap().status().as_u16()
     };
     let mut statuses = vec![];
@@ -133,7 +134,7 @@ async fn invalid_tokens_are_limited_on_sockets_too() {
     let mut live = crate::support::Live::new(&app.base);
     let mut said = vec![];
     for n in 0..8 {
-        live.tell(serde_json::json!({ "do": "connect", "token": format!("ink_a_made_up_{n}") })).await;
+        live.tell(json!({ "do": "connect", "token": format!("ink_a_made_up_{n}") })).await;
         let refused = live.next("connect_error").await;
         said.push(refused["message"].as_str().unwrap().split(':').next().unwrap().to_owned());
     }
@@ -182,7 +183,7 @@ async fn logins_from_the_networks_of_one_48_are_counted_together() {
     .await;
     let mut statuses = vec![];
     for n in 0..25 {
-        let body = serde_json::json!({ "email": format!("{n}@example.com"), "password": "a wrong password" });
+        let body = json!({ "email": format!("{n}@example.com"), "password": "a wrong password" });
         let request = app.nobody.http.post(format!("{}/api/auth/login", app.nobody.base)).json(&body);
         let request = request.header("x-forwarded-for", format!("2001:db8:1:{n:x}::1"));
         statuses.push(request.send().await.unwrap().status().as_u16());
@@ -205,13 +206,75 @@ async fn the_limit_of_ssh_keys_holds_under_parallel_requests() {
         let customer = app.customer.clone();
         let key = [&b"\0\0\0\x0bssh-ed25519\0\0\0\x20"[..], &[n; 32]].concat();
         let key = format!("ssh-ed25519 {}", base64::engine::general_purpose::STANDARD.encode(key));
-        tokio::spawn(async move {
-            customer.post("/api/ssh-keys", serde_json::json!({ "name": "k", "publicKey": key })).await
-        })
+        tokio::spawn(async move { customer.post("/api/ssh-keys", json!({ "name": "k", "publicKey": key })).await })
     });
     let mut statuses = vec![];
     for one in made.collect::<Vec<_>>() {
         statuses.push(one.await.unwrap().status);
     }
     assert_eq!(statuses.iter().filter(|status| **status == 201).count(), 5, "{statuses:?}");
+}
+
+/// Nearly all connections of the pool wait, and not just for their turn to count an attempt.
+const TOGETHER: &str = "select count(*) >= 10 from pg_stat_activity
+                        where datname = current_database() and wait_event_type = 'Lock'
+                          and query not like '%login_attempts%'";
+
+/// Nothing can be inserted into `table` until many of the requests wait: they have looked how many there are by then,
+/// or wait for one that has.
+async fn together(app: &TestApp, table: &str, requests: impl Iterator<Item = (Client, String, Value)>) -> Vec<u16> {
+    let mut held = kernel::db::begin(&app.db.pool).await.unwrap();
+    let lock = format!("lock table {table} in share mode");
+    sqlx::query(sqlx::AssertSqlSafe(lock)).execute(&mut *held).await.unwrap();
+    let sent: Vec<_> = requests
+        .map(|(client, path, body)| {
+            let body = (!body.is_null()).then_some(body);
+            tokio::spawn(async move { client.post(&path, body).await.status })
+        })
+        .collect();
+    wait_for_sql(&app.db.pool, "requests that wait", TOGETHER, true).await;
+    held.rollback().await.unwrap();
+    futures_util::future::join_all(sent).await.into_iter().map(Result::unwrap).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_limit_of_members_holds_under_parallel_requests() {
+    let app = TestApp::new().await;
+    sqlx::query(
+        "with u as (insert into users (email, name, password_hash, confirmed_at)
+                    select n || '@many.example.com', n::text, '-', now() from generate_series(1, 125) n
+                    returning id, name::integer as n)
+         insert into account_members (account_id, user_id, role) select $1, id, 'viewer' from u where n <= 95",
+    )
+    .bind(app.customer_account.0)
+    .execute(&app.db.pool)
+    .await
+    .unwrap();
+    let path = format!("/api/accounts/{}/members", app.customer_account);
+    let added = (96..=125).map(|n| {
+        let new = json!({ "email": format!("{n}@many.example.com"), "role": "viewer" });
+        (app.provider.clone(), path.clone(), new)
+    });
+    let statuses = together(&app, "account_members", added).await;
+    assert_eq!(statuses.iter().filter(|status| **status == 201).count(), 5, "{statuses:?}");
+    assert_eq!(statuses.iter().filter(|status| **status == 507).count(), 25, "{statuses:?}");
+    let members: i64 = sqlx::query_scalar("select count(*) from account_members where account_id = $1")
+        .bind(app.customer_account.0)
+        .fetch_one(&app.db.pool)
+        .await
+        .unwrap();
+    assert_eq!(members, 100);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_limit_of_confirmation_mails_holds_under_parallel_requests() {
+    let app = TestApp::new().await;
+    let unconfirmed = "update users set confirmed_at = null where email = 'customer@example.com'";
+    sqlx::query(unconfirmed).execute(&app.db.pool).await.unwrap();
+    let asked = (0..30).map(|_| (app.customer.clone(), "/api/auth/confirm/mail".to_owned(), Value::Null));
+    let statuses = together(&app, "address_confirmations", asked).await;
+    assert_eq!(statuses.iter().filter(|status| **status == 204).count(), 3, "{statuses:?}");
+    assert_eq!(statuses.iter().filter(|status| **status == 429).count(), 27, "{statuses:?}");
+    let mails: i64 = sqlx::query_scalar("select count(*) from mails").fetch_one(&app.db.pool).await.unwrap();
+    assert_eq!(mails, 3);
 }

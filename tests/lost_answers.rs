@@ -7,7 +7,7 @@ use accounts::AccountSettings;
 use serde_json::json;
 
 use crate::support::relay::DatabaseRelay;
-use crate::support::writes::{second, writes};
+use crate::support::writes::{second, until_free, writes};
 use crate::support::{PASSWORD, Pve, TestApp, expect_error};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -23,7 +23,7 @@ async fn a_lost_commit_answer_is_reported_as_outcome_unknown_on_every_writing_ro
     for write in &writes {
         let what = format!("{} {}", write.method, write.route);
         if write.is_about_server() {
-            free(&app, server).await;
+            until_free(&app, server).await;
         }
         db_relay.lose_next_commit_answer();
         let answer = write.send(&base).await;
@@ -42,12 +42,7 @@ async fn a_lost_commit_answer_is_reported_as_outcome_unknown_on_every_writing_ro
         };
         assert!(harmless, "{what}, repeated: {} {}", again.status, again.text);
     }
-    free(&app, server).await;
-}
-
-async fn free(app: &TestApp, server: i64) {
-    let busy = format!("select count(*) from operations where subject_id = '{server}' and ended_at is null");
-    crate::support::wait_for_sql(&app.db.pool, "the end of the server's operation", &busy, 0i64).await;
+    until_free(&app, server).await;
 }
 
 /// The change was made, though the client was not told; its key makes the retry safe.

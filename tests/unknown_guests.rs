@@ -11,7 +11,7 @@ use watch::sweep::sweep_now;
 use crate::support::lab::{finish, remove};
 use crate::support::{Lab, Pve, TestApp, ended, wait_for};
 
-async fn order(app: &TestApp, order: Value) -> Value {
+pub(crate) async fn order(app: &TestApp, order: Value) -> Value {
     let made = app.customer.post("/api/server/create", order).await.expect(200).body;
     let operation = ended(&app.customer, &made["operationId"]).await;
     assert_eq!(operation["state"], "succeeded", "{operation}");
@@ -19,7 +19,7 @@ async fn order(app: &TestApp, order: Value) -> Value {
 }
 
 /// Makes the database forget a server, as after a restore; its guest number is the next one again.
-async fn forget(app: &TestApp, server: &Value) {
+pub(crate) async fn forget(app: &TestApp, server: &Value) {
     for sql in [
         "delete from addresses where server_id = $1",
         "delete from operations where subject_id = $1::bigint::text",

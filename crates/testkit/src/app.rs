@@ -240,15 +240,16 @@ impl Idle {
     }
 }
 
-/// A login link for the customer that the provider created, valid for a day: its secret.
-pub async fn login_link(db: &TestDb) -> String {
+/// A login link for a user that the provider created, valid for a day: its secret.
+pub async fn login_link(db: &TestDb, email: &str) -> String {
     let (secret, hash) = kernel::secrets::new_token("ink_l_");
     sqlx::query(
         "insert into login_links (hash, user_id, opened_by, reason, expires_at)
          select $1, c.id, p.id, 'a question', now() + interval '1 day' from users c, users p
-         where c.email = 'customer@example.com' and p.email = 'provider@example.com'",
+         where c.email = $2 and p.email = 'provider@example.com'",
     )
     .bind(&hash[..])
+    .bind(email)
     .execute(&db.pool)
     .await
     .expect("the database answers");

@@ -16,6 +16,7 @@ pub mod live;
 pub mod log;
 pub mod notes;
 pub mod parts;
+pub mod proofs;
 pub mod pve;
 pub mod relay;
 pub mod smtp;

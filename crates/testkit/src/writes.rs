@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use accounts::AccountSettings;
+use compute::ids::AccountId;
 use innkeeper::run::Service;
 use reqwest::Method;
 use secrecy::{ExposeSecret, SecretString};
@@ -12,16 +13,62 @@ use serde_json::{Value, json};
 
 use crate::app::{Idle, config, login_link};
 use crate::client::Response;
+use crate::proofs::{self, Told};
+use crate::pve::Catalogue;
 use crate::relay::DatabaseRelay;
-use crate::{Client, PASSWORD, Pve, TestApp, ended};
+use crate::{Client, PASSWORD, Pve, TestApp, ended, wait_for_sql};
 
 /// One request.
 pub struct Write {
     pub route: &'static str,
     pub method: Method,
     pub path: String,
+    /// What its path names.
+    pub id: String,
     pub by: Client,
     pub body: Value,
+    /// Whose it is.
+    pub world: World,
+}
+
+/// Whose requests they are. Those of one world touch nothing that those of another are about.
+#[derive(Clone)]
+pub struct World {
+    /// Ends its names.
+    pub tag: &'static str,
+    /// The second number of its networks, which has the next one too.
+    net: u8,
+    /// The alert that its rules are about.
+    pub alert: &'static str,
+    email: String,
+    customer: Client,
+    account: AccountId,
+}
+
+impl World {
+    /// The customer's.
+    pub fn customers(app: &TestApp) -> Self {
+        let (customer, account) = (app.customer.clone(), app.customer_account);
+        Self { tag: "", net: 66, alert: "cpu", email: "customer@example.com".to_owned(), customer, account }
+    }
+
+    /// That of somebody new.
+    pub async fn somebodys(app: &TestApp) -> Self {
+        let email = "somebody@example.com".to_owned();
+        sqlx::query(
+            "with u as (insert into users (email, name, password_hash, confirmed_at)
+                        select $1, name, password_hash, now() from users where email = 'customer@example.com'
+                        returning id, email)
+             insert into accounts (name, owner_id) select email, id from u",
+        )
+        .bind(&email)
+        .execute(&app.db.pool)
+        .await
+        .expect("the database answers");
+        let account = crate::app::account_of(&app.db, &email).await;
+        let customer = crate::app::signed_in(&app.db, &app.nobody, &email).await;
+        Self { tag: "-too", net: 68, alert: "memory", email, customer, account }
+    }
 }
 
 impl Write {
@@ -29,6 +76,11 @@ impl Write {
     pub async fn send(&self, base: &str) -> Response {
         let by = Client { base: base.to_owned(), ..self.by.clone() };
         by.send(self.method.clone(), &self.path, (!self.body.is_null()).then(|| self.body.clone())).await
+    }
+
+    /// What an answer that reports success promises.
+    pub fn told(&self, answer: &Response) -> Told {
+        proofs::told(self, answer)
     }
 
     /// Whether it is about the server, which only one operation holds at a time.
@@ -40,36 +92,49 @@ impl Write {
 /// The requests, and the server that many of them are about.
 pub async fn writes(app: &TestApp, pve: &Pve) -> (Vec<Write>, i64) {
     let catalogue = pve.register(&app.provider).await;
-    let ordered = app.customer.post("/api/server/create", catalogue.container()).await.expect(200).body;
-    assert_eq!(ended(&app.customer, &ordered["operationId"]).await["state"], "succeeded");
+    writes_of(app, &catalogue, &World::customers(app)).await
+}
+
+/// The same of one world.
+pub async fn writes_of(app: &TestApp, catalogue: &Catalogue, world: &World) -> (Vec<Write>, i64) {
+    let World { tag, net, alert: kind, email, customer, account } = world;
+    let ordered = customer.post("/api/server/create", catalogue.container()).await.expect(200).body;
+    assert_eq!(ended(customer, &ordered["operationId"]).await["state"], "succeeded");
     let server = ordered["id"].as_i64().unwrap();
     let made = async |by: &Client, path: &str, body: Value| by.post(path, body).await.expect(201).body["id"].clone();
     let plain = |id: Value| id.as_str().map_or_else(|| id.to_string(), str::to_owned);
     let scalar = async |sql: &'static str| -> String {
         sqlx::query_scalar(sql).bind(server).fetch_one(&app.db.pool).await.expect("one row")
     };
-    let (provider, customer, nobody) = (&app.provider, &app.customer, &app.nobody);
+    let (provider, nobody) = (&app.provider, &app.nobody);
 
-    let size = |name: &str| json!({ "name": name, "kind": "lxc", "cores": 1, "memory": 64, "disk": 1, "price": 1 });
+    let named = |name: &str| format!("{name}{tag}");
+    let mail_to = |name: &str| format!("{name}{tag}@example.com");
+    let idle = async |name: &str| Idle::new(&app.db, &named(name)).await;
+    let size =
+        |name: &str| json!({ "name": named(name), "kind": "lxc", "cores": 1, "memory": 64, "disk": 1, "price": 1 });
     let elsewhere =
-        |name: &str| json!({ "name": name, "kind": "incus", "config": { "socket": "/nowhere" }, "force": true });
-    let pool = |name: &str, cidr: &str| json!({ "name": name, "hostId": catalogue.host, "cidr": cidr, "bridge": "b" });
-    let image = |name: &str| json!({ "name": name, "kind": "lxc" });
+        |name: &str| json!({ "name": named(name), "kind": "incus", "config": { "socket": "/nowhere" }, "force": true });
+    let pool = |name: &str, net: u8| {
+        let cidr = format!("10.{net}.0.0/24");
+        json!({ "name": named(name), "hostId": catalogue.host, "cidr": cidr, "bridge": "b" })
+    };
+    let image = |name: &str| json!({ "name": named(name), "kind": "lxc" });
     let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ2X0OWNlLS+ChqYjV8kNwVsWTB5Yc7vYXxWk0GmKoIh me";
     let other_key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl me";
     let rule = json!({ "enabled": true, "warning": 0.5, "critical": 0.6, "clear": 0.4, "sustainSeconds": 60,
                        "clearSustainSeconds": 60 });
     let mute = json!({ "until": chrono::Utc::now() + chrono::TimeDelta::days(1) });
-    let sign = json!({ "email": "customer@example.com", "password": PASSWORD });
+    let sign = json!({ "email": email, "password": PASSWORD });
 
     let tariff = plain(made(provider, "/api/tariffs", size("old")).await);
     let old_image = plain(made(provider, "/api/images", image("old")).await);
     let host = plain(made(provider, "/api/hosts", elsewhere("old")).await);
-    let old_pool = plain(made(provider, "/api/address-pools", pool("old", "10.66.0.0/24")).await);
+    let old_pool = plain(made(provider, "/api/address-pools", pool("old", *net)).await);
     let old_key = plain(made(customer, "/api/ssh-keys", json!({ "name": "old", "publicKey": key })).await);
     let token = plain(made(customer, "/api/auth/tokens", json!({ "name": "old", "scopes": ["read"] })).await);
     let signed_in = nobody.post("/api/auth/login", sign.clone()).await.expect(200).body;
-    let leaving = crate::app::signed_in(&app.db, nobody, "customer@example.com").await;
+    let leaving = crate::app::signed_in(&app.db, nobody, email).await;
     let changing = nobody.with_token(signed_in["accessToken"].as_str().unwrap());
     let address = scalar("select host(address) from addresses where server_id = $1").await;
     let number: i64 = scalar("select guest_number::text from servers where id = $1").await.parse().unwrap();
@@ -80,7 +145,7 @@ pub async fn writes(app: &TestApp, pve: &Pve) -> (Vec<Write>, i64) {
     .await;
     let mail = scalar(
         "insert into mails (id, event, recipient, subject, text_body, html_body, state)
-         select gen_random_uuid(), 'e', 'customer@example.com', 's', 't', 'h', 'failed' where $1 > 0
+         select gen_random_uuid(), 'e' || $1, 'customer@example.com', 's', 't', 'h', 'failed'
          returning id::text",
     )
     .await;
@@ -105,54 +170,59 @@ pub async fn writes(app: &TestApp, pve: &Pve) -> (Vec<Write>, i64) {
          from servers s join accounts a on a.id = s.account_id where s.id = $1 returning id::text",
     )
     .await;
+    let (doubtful, unsure) = (idle("doubtful").await, idle("unsure").await);
     let (code, hash) = kernel::secrets::new_token("ink_e_");
     sqlx::query(
         "with c as (insert into address_confirmations (hash, user_id, email, expires_at)
-                    select $1, id, email, now() + interval '1 day' from users where email = 'customer@example.com')
-         update users set confirmed_at = null where email = 'other@example.com'",
+                    select $1, id, email, now() + interval '1 day' from users where id = $2)
+         update users set confirmed_at = null where id in ($2, $3)",
     )
     .bind(&hash[..])
+    .bind(doubtful.user)
+    .bind(unsure.user)
     .execute(&app.db.pool)
     .await
     .expect("the database answers");
-    let (idle, gone) = (Idle::new(&app.db, "idle").await, Idle::new(&app.db, "gone").await);
-    let (idle_user, idle_account) = (idle.user.to_string(), idle.account.to_string());
-    let link = login_link(&app.db).await;
-    let adopted = json!({ "accountId": app.customer_account, "tariffId": catalogue.lxc.1, "osId": catalogue.lxc.0 });
+    let unsure = crate::app::signed_in(&app.db, nobody, &mail_to("unsure")).await;
+    let (idle, gone, fellow) = (idle("idle").await, idle("gone").await, idle("fellow").await);
+    crate::app::signed_in(&app.db, nobody, &mail_to("idle")).await;
+    let (idle_user, idle_account, member) = (idle.user.to_string(), idle.account.to_string(), fellow.user.to_string());
+    let link = login_link(&app.db, email).await;
+    let adopted = json!({ "accountId": account, "tariffId": catalogue.lxc.1, "osId": catalogue.lxc.0 });
 
-    let member = Idle::new(&app.db, "fellow").await.user.to_string();
     let mut all = vec![];
     let mut add = |method: &str, route: &'static str, id: &str, by: &Client, body: Value| {
-        let path = route.replace("{id}", id).replace("{address}", &address).replace("{type}", "cpu");
+        let path = route.replace("{id}", id).replace("{address}", &address).replace("{type}", kind);
         let path = path.replace("{number}", &stranger).replace("{userId}", &member);
-        all.push(Write { route, method: method.parse().unwrap(), path, by: by.clone(), body });
+        let (method, id, by, world) = (method.parse().unwrap(), id.to_owned(), by.clone(), world.clone());
+        all.push(Write { route, method, path, id, by, body, world });
     };
     let id = server.to_string();
     let none = Value::Null;
-    let newcomer = json!({ "email": "new@example.com", "password": PASSWORD, "name": "New" });
+    let newcomer = json!({ "email": mail_to("new"), "password": PASSWORD, "name": "New" });
     let password = json!({ "currentPassword": PASSWORD, "newPassword": "another long password" });
     add("POST", "/api/auth/register", "", nobody, newcomer);
     add("POST", "/api/auth/login", "", nobody, sign);
     add("POST", "/api/auth/refresh", "", nobody, json!({ "refreshToken": signed_in["refreshToken"] }));
     add("POST", "/api/auth/logout", "", &leaving, none.clone());
     add("POST", "/api/auth/confirm", "", nobody, json!({ "code": code.expose_secret() }));
-    add("POST", "/api/auth/confirm/mail", "", &app.other, none.clone());
+    add("POST", "/api/auth/confirm/mail", "", &unsure, none.clone());
     add("DELETE", "/api/auth/sessions/{id}", &session, customer, none.clone());
-    add("PATCH", "/api/auth/me", "", customer, json!({ "alertMails": "all" }));
+    add("PATCH", "/api/auth/me", "", customer, json!({ "alertMails": "critical" }));
     add("POST", "/api/auth/tokens", "", customer, json!({ "name": "new", "scopes": ["read"] }));
     add("DELETE", "/api/auth/tokens/{id}", &token, customer, none.clone());
-    add("POST", "/api/users", "", provider, json!({ "email": "made@example.com", "name": "Made" }));
+    add("POST", "/api/users", "", provider, json!({ "email": mail_to("made"), "name": "Made" }));
     add("PATCH", "/api/users/{id}", &idle_user, provider, json!({ "name": "Idle" }));
     add("POST", "/api/users/{id}/login-link", &idle_user, provider, json!({ "reason": "a question" }));
     add("POST", "/api/auth/login-link", "", nobody, json!({ "token": link }));
     add("DELETE", "/api/users/{id}/sessions", &idle_user, provider, none.clone());
     add("DELETE", "/api/users/{id}", &gone.user.to_string(), provider, none.clone());
-    let owner = json!({ "email": "owner@example.com", "name": "Owner" });
+    let owner = json!({ "email": mail_to("owner"), "name": "Owner" });
     add("POST", "/api/accounts", "", provider, json!({ "name": "New", "owner": owner }));
     add("PATCH", "/api/accounts/{id}", &idle_account, provider, json!({ "name": "Renamed" }));
     add("POST", "/api/accounts/{id}/suspend", &idle_account, provider, json!({ "reason": "unpaid" }));
     add("POST", "/api/accounts/{id}/unsuspend", &idle_account, provider, none.clone());
-    let new_member = json!({ "email": "fellow@example.com", "role": "viewer" });
+    let new_member = json!({ "email": mail_to("fellow"), "role": "viewer" });
     add("POST", "/api/accounts/{id}/members", &idle_account, provider, new_member);
     add("PATCH", "/api/accounts/{id}/members/{userId}", &idle_account, provider, json!({ "role": "admin" }));
     add("DELETE", "/api/accounts/{id}/members/{userId}", &idle_account, provider, none.clone());
@@ -170,9 +240,9 @@ pub async fn writes(app: &TestApp, pve: &Pve) -> (Vec<Write>, i64) {
     add("DELETE", "/api/hosts/{id}", &host, provider, none.clone());
     add("POST", "/api/hosts/{id}/check", &catalogue.host.to_string(), provider, none.clone());
     add("POST", "/api/hosts/{id}/unknown-guests/{number}/adopt", &catalogue.host.to_string(), provider, adopted);
-    add("POST", "/api/address-pools", "", provider, pool("new", "10.67.0.0/24"));
+    add("POST", "/api/address-pools", "", provider, pool("new", net + 1));
     add("PUT", "/api/address-pools/{id}", &old_pool, provider, json!({ "enabled": false }));
-    add("POST", "/api/address-pools/{id}/reserve", &old_pool, provider, json!({ "address": "10.66.0.9" }));
+    add("POST", "/api/address-pools/{id}/reserve", &old_pool, provider, json!({ "address": format!("10.{net}.0.9") }));
     add("DELETE", "/api/address-pools/{id}/reserve/{address}", &old_pool, provider, none.clone());
     add("DELETE", "/api/address-pools/{id}", &old_pool, provider, none.clone());
     add("POST", "/api/ssh-keys", "", customer, json!({ "name": "new", "publicKey": other_key }));
@@ -215,7 +285,7 @@ pub async fn writes(app: &TestApp, pve: &Pve) -> (Vec<Write>, i64) {
     add("DELETE", "/api/auth/sessions", "", &changing, none);
     add("POST", "/api/auth/password", "", &changing, password);
     for write in all.iter_mut().filter(|write| write.route.ends_with("/reserve/{address}")) {
-        write.path = format!("/api/address-pools/{old_pool}/reserve/10.66.0.9");
+        write.path = format!("/api/address-pools/{old_pool}/reserve/10.{net}.0.9");
     }
 
     let document = nobody.get("/api/openapi.json").await.expect(200).body;
@@ -227,6 +297,12 @@ pub async fn writes(app: &TestApp, pve: &Pve) -> (Vec<Write>, i64) {
     let listed: BTreeSet<_> = all.iter().map(|w| (w.method.to_string(), w.route.to_owned())).collect();
     assert_eq!(routes, listed, "every writing route has a request here, and every request a route");
     (all, server)
+}
+
+/// Waits until no operation holds the server.
+pub async fn until_free(app: &TestApp, server: i64) {
+    let busy = format!("select count(*) from operations where subject_id = '{server}' and ended_at is null");
+    wait_for_sql(&app.db.pool, "the end of the server's operation", &busy, 0i64).await;
 }
 
 /// A second process on the same database, through this relay: it answers requests and runs no tasks.
