@@ -72,9 +72,8 @@ async fn sign_in(browser: &mut Browser, password: &SecretString) {
     // A container takes a moment to show its prompt, and Incus another to listen.
     wait_for("the container's login prompt", async || {
         browser.tell(json!({ "do": "press", "key": "Enter" })).await;
-        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
-        let shown = browser.tell(json!({ "do": "screen" })).await.as_str().unwrap().trim_end().to_owned();
-        if shown.ends_with("login:") { Ok(()) } else { Err(shown) }
+        let at_the_end = browser.shows(r"login:\s*(?![\s\S])").await;
+        if at_the_end { Ok(()) } else { Err(browser.tell(json!({ "do": "screen" })).await) }
     })
     .await;
     browser.line("root").await;
@@ -83,11 +82,17 @@ async fn sign_in(browser: &mut Browser, password: &SecretString) {
     browser.see("^root@.*#").await;
 }
 
-/// A host may drop input in the first moment after a terminal was reopened, and sends a key of its own.
-async fn settle(browser: &mut Browser) {
-    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
-    browser.line("").await;
-    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+/// Types lines until one arrives whole: a host may drop input in the first moment after a terminal was reopened, and
+/// sends a key of its own.
+async fn settle(browser: &mut Browser, after: &str) {
+    let mut n = 0;
+    wait_for("a line that arrives", async || {
+        n += 1;
+        browser.line(&format!("echo {after}-$(({n}*7))")).await;
+        let heard = browser.shows(&format!("^{after}-{}$", n * 7)).await;
+        if heard { Ok(()) } else { Err(browser.tell(json!({ "do": "screen" })).await) }
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -149,13 +154,13 @@ async fn a_console_works_in_the_browser() {
     browser.shot("lost").await;
     fixture.mend().await;
     browser.status("Connected").await;
-    settle(&mut browser).await;
+    settle(&mut browser, "reconnected").await;
     browser.line("echo $before-$((6*7))").await;
     browser.see("still-here-42").await;
     // The same after the page is reloaded.
     browser.tell(json!({ "do": "reload" })).await;
     browser.status("Connected").await;
-    settle(&mut browser).await;
+    settle(&mut browser, "reloaded").await;
     browser.line("echo $before-$((6*8))").await;
     browser.see("still-here-48").await;
 

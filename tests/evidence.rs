@@ -229,6 +229,38 @@ async fn a_node_without_room_or_storage_is_passed_over() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_in_maintenance_keeps_its_servers_and_gets_no_new_ones() {
+    let (app, pve, catalogue) = pve().await;
+    pve.run("pve.add_node('pve2')").await;
+    pve.run("[store.update(shared=1) for store in pve.storages.values()] and None").await;
+    let check = format!("/api/hosts/{}/check", catalogue.host);
+    app.provider.post(&check, None).await.expect(200);
+    let servers = [order(&app, catalogue.container()).await, order(&app, catalogue.container()).await];
+    let nodes = [node(&app, &servers[0]).await, node(&app, &servers[1]).await];
+    let there = nodes.iter().position(|node| node == "pve2").expect("the one with more room comes next");
+    assert_ne!(nodes[0], nodes[1]);
+
+    pve.run("pve.maintenance.add('pve2')").await;
+    sweep(&app).await;
+    for _ in 0..3 {
+        let server = order(&app, catalogue.container()).await;
+        assert_eq!(node(&app, &server).await, "pve1");
+    }
+    let checked = app.provider.post(&check, None).await.expect(200).body;
+    assert!(checked["problems"].to_string().contains("pve2 is in maintenance"), "{checked}");
+    assert_eq!(status(&app, &servers[there]).await["status"], "running");
+    let path = format!("/api/server/{}/restart", servers[there]["id"]);
+    let restarted = app.customer.post(&path, None).await.expect(200).body;
+    assert_eq!(ended(&app.customer, &restarted["operationId"]).await["state"], "succeeded");
+
+    pve.run("pve.maintenance.clear()").await;
+    sweep(&app).await;
+    let server = order(&app, catalogue.container()).await;
+    assert_eq!(node(&app, &server).await, "pve2", "it has the most room");
+    pve.assert_no_orphan("after the maintenance").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_shared_storage_is_counted_once() {
     let (app, pve, catalogue) = pve().await;
     pve.run("pve.add_node('pve2')").await;

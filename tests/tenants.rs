@@ -8,7 +8,7 @@ use sqlx::AssertSqlSafe;
 use crate::support::lab::Catalogue;
 use crate::support::notes::Notes;
 use crate::support::wait::{PATIENCE, within};
-use crate::support::{Client, Lab, TestApp, ended, eventually, wait_for};
+use crate::support::{Client, Lab, Pve, TestApp, ended, eventually, wait_for};
 
 async fn lab() -> (TestApp, Lab, Catalogue) {
     let app = TestApp::new().await;
@@ -315,4 +315,68 @@ async fn snapshots_count_against_storage_and_can_t_fill_it() {
     app.other.post("/api/server/create", catalogue.order()).await.expect(507);
     set("update nodes set disk_used = 35::bigint << 30").await;
     done(take("four").await.expect(200).body).await;
+}
+
+/// A node of Proxmox VE knows what a container uses, but not what a machine does: its whole disk counts.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn snapshots_on_proxmox_ve_count_what_a_container_uses_and_a_machine_s_whole_disk() {
+    let app = TestApp::new().await;
+    let pve = Pve::new(&app.db).await;
+    let catalogue = pve.register(&app.provider).await;
+    for tariff in [catalogue.lxc.1, catalogue.vm.1] {
+        app.provider.put(&format!("/api/tariffs/{tariff}"), json!({ "snapshots": 9 })).await.expect(200);
+    }
+    // Room for 16 GiB in all; each server has a disk of 3.
+    for sql in ["update hosts set disk_overcommit = 1", "update nodes set disk_gib = 16, disk_used = null"] {
+        sqlx::query(sql).execute(&app.db.pool).await.unwrap();
+    }
+    let me = &app.customer;
+    let done = async |answer: Value| assert_eq!(ended(me, &answer["operationId"]).await["state"], "succeeded");
+    let make = async |order: Value| {
+        let made = me.post("/api/server/create", order).await.expect(200).body;
+        let guest = format!("guest({})", made["proxmoxId"]);
+        let path = format!("/api/server/{}", made["id"]);
+        done(made).await;
+        (path, guest)
+    };
+    let take = async |path: &str, name: &str| me.post(&format!("{path}/snapshots"), json!({ "snapname": name })).await;
+    let reserved = async || {
+        let host = app.provider.get(&format!("/api/hosts/{}", catalogue.host)).await.expect(200).body;
+        host["nodes"][0]["reserved"]["disk"].as_i64().unwrap()
+    };
+    let (container, inside) = make(catalogue.container()).await;
+    let (machine, disk) = make(catalogue.machine()).await;
+    let uses = async |mib: u64| pve.run(&format!("{inside}.stats.update(disk={mib} << 20)")).await;
+    assert_eq!(reserved().await, 6);
+    for (path, name, used, held) in [
+        (&container, "one", 1536, 8),
+        (&container, "two", 900, 9),
+        (&machine, "one", 900, 12),
+        (&machine, "two", 900, 15),
+    ] {
+        uses(used).await;
+        done(take(path, name).await.expect(200).body).await;
+        assert_eq!(reserved().await, held, "{path} {name}");
+    }
+    // One more GiB: too little for what the container uses now, for the machine's disk, and for another server.
+    uses(1536).await;
+    for refused in [take(&container, "three").await.expect(507), take(&machine, "three").await.expect(507)] {
+        assert!(refused.body["error"].as_str().unwrap().contains("no space for another snapshot"), "{}", refused.text);
+    }
+    let safely = json!({ "snapname": "one", "safetySnapshot": true });
+    me.post(&format!("{container}/snapshots/rollback"), safely).await.expect(507);
+    app.other.post("/api/server/create", catalogue.container()).await.expect(507);
+    let there = pve.run(&format!("[sorted(g.snapshots) for g in ({inside}, {disk})]")).await;
+    assert_eq!(there, json!([["one", "two"], ["one", "two"]]), "nothing was taken on the host");
+    uses(900).await;
+    done(take(&container, "three").await.expect(200).body).await;
+    assert_eq!(reserved().await, 16);
+
+    // Deleted snapshots hold no room, nor do those of a deleted server.
+    let gone = json!({ "snapname": "one" });
+    let gone = me.send(reqwest::Method::DELETE, &format!("{machine}/snapshots"), Some(gone)).await.expect(200).body;
+    done(gone).await;
+    assert_eq!(reserved().await, 13);
+    done(me.delete(&container).await.expect(200).body).await;
+    assert_eq!(reserved().await, 6);
 }

@@ -26,6 +26,10 @@ const probes = () => {
   };
 };
 
+/** Waits until the terminal shows what a regular expression matches. */
+const seen = (text, patience) =>
+  page.waitForFunction((pattern) => new RegExp(pattern, 'm').test(window.rows()), text, patience);
+
 const commands = {
   /** A new window, with its permissions and colour scheme. */
   async open({ url, width = 1100, height = 700, scheme = 'dark' }) {
@@ -45,12 +49,14 @@ const commands = {
   /** Waits until the terminal shows a text, as a regular expression. */
   async see({ text }) {
     try {
-      await page.waitForFunction((pattern) => new RegExp(pattern, 'm').test(window.rows()), text, PATIENCE);
+      await seen(text, PATIENCE);
     } catch (error) {
       throw new Error(`${text} was not shown, but: ${await page.evaluate(() => window.rows())} (${error.message})`);
     }
     return page.evaluate(() => window.rows());
   },
+  /** Whether it shows that before long. */
+  shows: ({ text }) => seen(text, { timeout: 2_000 }).then(() => true, () => false),
   screen: () => page.evaluate(() => window.rows()),
   type: async ({ text }) => void (await page.keyboard.type(text)),
   press: async ({ key }) => void (await page.keyboard.press(key)),

@@ -1,4 +1,4 @@
-//! Slow heads, bodies and readers on every path: each connection is closed, and nobody can take all of them.
+//! Slow heads and bodies on every path, and slow readers: each connection is closed, and nobody can take all of them.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -7,20 +7,48 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
-use crate::support::TestApp;
+use crate::support::app::document;
+use crate::support::{Client, TestApp};
 
 /// Far longer than any limit set here, and shorter than any default.
 const SOON: Duration = Duration::from_secs(20);
 
-const PATHS: [&str; 7] = [
-    "/api/auth/login",
-    "/api/server",
+/// What is served beside the document's routes.
+const PAGES: [&str; 10] = [
+    "/",
     "/api/docs/swagger-ui-bundle.js",
-    "/console/socket",
+    "/api/nothing",
+    "/api/openapi.json",
     "/console/",
+    "/console/socket",
     "/health/ready",
-    "/socket.io/?EIO=4&transport=polling",
+    "/metrics",
+    POLLING,
+    "/socket.io/?EIO=4&transport=websocket",
 ];
+
+const POLLING: &str = "/socket.io/?EIO=4&transport=polling";
+
+/// Every route of the OpenAPI document, by method, with ids of nothing.
+fn routes() -> Vec<(String, String)> {
+    let document = document();
+    let mut routes = vec![];
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            let mut path = path.clone();
+            for parameter in operation["parameters"].as_array().into_iter().flatten() {
+                let id = if parameter["schema"]["type"] == "integer" { "999999999" } else { NOTHING };
+                path = path.replace(&format!("{{{}}}", parameter["name"].as_str().unwrap()), id);
+            }
+            assert!(!path.contains('{'), "{path}");
+            routes.push((method.to_uppercase(), path));
+        }
+    }
+    assert!(routes.len() > 100, "{routes:?}");
+    routes
+}
+
+const NOTHING: &str = "00000000-0000-4000-8000-000000000000";
 
 async fn impatient_app(request_seconds: u32) -> (TestApp, SocketAddr) {
     let app = TestApp::with(|c| {
@@ -77,21 +105,31 @@ async fn all_end(what: &str, each: Vec<(String, impl Future<Output = ()> + Send 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn slow_request_heads_time_out_on_every_path() {
     let (_app, at) = impatient_app(120).await;
-    let each = PATHS.map(|path| (path.to_owned(), drip(at, format!("GET {path} HTTP/1.1\r\nHost: x\r\nX-Slow: "))));
-    all_end("a slow head", each.into()).await;
+    let pages = PAGES.map(|path| ("GET".to_owned(), path.to_owned()));
+    let each = routes().into_iter().chain(pages).map(|(method, path)| {
+        let first = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nX-Slow: ");
+        (format!("{method} {path}"), drip(at, first))
+    });
+    all_end("a slow head", each.collect()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn slow_request_bodies_time_out_on_every_path() {
     let (app, at) = impatient_app(2).await;
-    let mut paths: Vec<String> = PATHS.map(str::to_owned).into();
-    paths.push(format!("{}&sid={}", PATHS[6], begun(&app).await));
+    let session = format!("{POLLING}&sid={}", begun(&app).await);
+    let pages = PAGES.iter().copied().chain([session.as_str()]).map(|path| ("POST".to_owned(), path.to_owned()));
     let head = "Host: x\r\nContent-Type: application/json\r\nContent-Length: 10000";
-    let each = paths.into_iter().map(|path| {
-        let first = format!("POST {path} HTTP/1.1\r\n{head}\r\n\r\n");
-        (path, drip(at, first))
-    });
-    all_end("a slow body", each.collect()).await;
+    let slow = |method: &str, path: &str, by: Option<&Client>| {
+        let token =
+            by.and_then(|client| client.token.as_deref()).map(|token| format!("Authorization: Bearer {token}\r\n"));
+        let first = format!("{method} {path} HTTP/1.1\r\n{}{head}\r\n\r\n", token.unwrap_or_default());
+        (format!("{method} {path}"), drip(at, first))
+    };
+    // Where a caller is needed, only a known one's body is waited for: the provider's, but where logins may end.
+    let known = |path: &str| if path.starts_with("/api/auth/") { &app.customer } else { &app.provider };
+    let mut each: Vec<_> = pages.map(|(method, path)| slow(&method, &path, None)).collect();
+    each.extend(routes().iter().map(|(method, path)| slow(method, path, Some(known(path)))));
+    all_end("a slow body", each).await;
 }
 
 /// Endless requests, and not one answer is read.
@@ -104,9 +142,10 @@ async fn request_without_reading(at: SocketAddr, path: String) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn clients_that_never_read_are_disconnected_on_every_path() {
+async fn clients_that_never_read_are_disconnected() {
     let (app, at) = impatient_app(120).await;
-    // The kernel buffers some megabytes per client: short answers would take a great many requests.
+    // The kernel buffers some megabytes per client: of short answers, as most routes give, that would be a great many.
+    // All are written to the same kind of connection, which is what waits.
     let paths =
         ["/api/docs/swagger-ui-bundle.js", "/api/openapi.json", "/console/", "/socket.io/?EIO=4&transport=none"];
     let each = paths.map(str::to_owned).into_iter().map(|path| (path.clone(), request_without_reading(at, path)));

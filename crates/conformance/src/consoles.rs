@@ -5,21 +5,30 @@ use std::time::Duration;
 use bytes::Bytes;
 use hypervisor::{Console, ConsoleInput, ConsoleKind, Error, GuestKind, GuestSpec, Presence, StopMode};
 
-use super::{Lab, refused, untested};
+use super::wait::within;
+use super::{Lab, refused};
 
 /// How long to wait for expected output of a guest.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// A guest with its console open; `None` if this driver has no consoles, which its capabilities must say.
-async fn opened(lab: &Lab) -> Option<(GuestSpec, Console)> {
+/// A running guest has a console if the driver's capabilities say so, and a stopped one has none.
+pub async fn only_a_running_guest_has_a_console(lab: Lab) {
     let spec = lab.running().await;
-    let console = lab.driver.console(&spec.guest).await;
-    if lab.driver.capabilities().console {
-        let console = console.unwrap();
-        return lab.inside("console output").then_some((spec, console));
+    let able = lab.driver.capabilities().console;
+    match lab.driver.console(&spec.guest).await {
+        Ok(_) => assert!(able, "a driver without consoles opened one"),
+        Err(error) => assert!(!able && matches!(error, Error::Unsupported(_)), "{error:?}"),
     }
-    refused(console, |e| matches!(e, Error::Unsupported(_)));
-    None
+    lab.done(lab.driver.stop(&spec.guest, StopMode::Force).await).await;
+    let right = |e: &Error| matches!(e, Error::Conflict(_)) || !able && matches!(e, Error::Unsupported(_));
+    refused(lab.driver.console(&spec.guest).await, right);
+}
+
+/// A guest with its console open.
+async fn opened(lab: &Lab) -> (GuestSpec, Console) {
+    let spec = lab.running().await;
+    let console = lab.driver.console(&spec.guest).await.unwrap();
+    (spec, console)
 }
 
 async fn say(console: &Console, text: &str) {
@@ -55,10 +64,11 @@ async fn greeting(console: &mut Console) {
 
 /// Input at the login prompt is echoed and received, at any window size.
 pub async fn a_console_shows_what_is_typed(lab: Lab) {
-    let Some((spec, mut console)) = opened(&lab).await else { return };
+    let (spec, mut console) = opened(&lab).await;
     greeting(&mut console).await;
     if let ConsoleKind::Screen { .. } = console.kind {
-        return untested("what is typed at a screen, which takes a VNC client");
+        // What is typed at a screen takes a VNC client.
+        return;
     }
     for (columns, rows) in [(132, 50), (1, 1), (100, 30)] {
         console.input.send(ConsoleInput::Resize { columns, rows }).await.unwrap();
@@ -76,7 +86,7 @@ pub async fn a_console_shows_what_is_typed(lab: Lab) {
 
 /// A console can be reopened at once, whether the previous one was released or is still open.
 pub async fn a_console_can_be_opened_again(lab: Lab) {
-    let Some((spec, mut console)) = opened(&lab).await else { return };
+    let (spec, mut console) = opened(&lab).await;
     let mut held = Vec::new();
     for hold in [false, true, true, false] {
         let before = std::mem::replace(&mut console, lab.driver.console(&spec.guest).await.unwrap());
@@ -85,14 +95,13 @@ pub async fn a_console_can_be_opened_again(lab: Lab) {
     }
 }
 
-/// An open console does not count as work on the guest: it delays nothing and ends with it. A stopped guest has none.
+/// An open console does not count as work on the guest: it delays nothing and ends with it.
 pub async fn a_console_ends_with_its_guest(lab: Lab) {
-    let Some((spec, mut console)) = opened(&lab).await else { return };
+    let (spec, mut console) = opened(&lab).await;
     let guest = &spec.guest;
     let found = lab.driver.find(guest).await.unwrap();
     assert!(matches!(found, Presence::Present { busy: false, .. }), "{found:?}");
     lab.done(lab.driver.stop(guest, StopMode::Force).await).await;
     let ended = async { while console.output.recv().await.is_some() {} };
-    tokio::time::timeout(PATIENCE, ended).await.expect("the console ends");
-    refused(lab.driver.console(guest).await, |e| matches!(e, Error::Conflict(_)));
+    within("the console's end", ended).await;
 }

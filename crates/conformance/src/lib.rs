@@ -13,11 +13,12 @@ mod life;
 pub mod relay;
 mod rules;
 mod snaps;
+pub mod wait;
 
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::FutureExt;
@@ -31,8 +32,7 @@ pub use life::*;
 pub use rules::*;
 pub use snaps::*;
 
-/// How long a task may take before a test fails.
-const PATIENCE: Duration = Duration::from_mins(3);
+use wait::wait_for;
 
 /// What can be made to go wrong between a rig's driver and its host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,8 +45,8 @@ pub enum Fault {
     LoseAnswers,
 }
 
-/// A host to test a driver on. The optional parts answer `false` or `None` where a rig can't do them; the
-/// behaviours that need them are then not tested.
+/// A host to test a driver on. What not every rig can do is a part of the suite: [`conformance_tests!`] has no tests of
+/// the parts that it isn't given.
 #[async_trait]
 pub trait Rig: Send + Sync {
     /// A driver of this host, created again by each call, as after a restart of the service.
@@ -64,27 +64,23 @@ pub trait Rig: Send + Sync {
     /// Whether the stranger is there, runs and is as it was made.
     async fn stranger_is_untouched(&self, spec: &GuestSpec) -> bool;
 
-    /// Leaves behind what a creation leaves that was killed half-way.
-    async fn half_made(&self, _spec: &GuestSpec) -> bool {
-        false
+    /// Leaves behind what a creation leaves that was killed half-way. Part `half_made_guests`.
+    async fn half_made(&self, _spec: &GuestSpec) {
+        panic!("this rig has no half-made guests");
     }
 
     /// Switches the host's own protection of a guest from deletion on or off, as its provider would.
-    async fn protect(&self, _spec: &GuestSpec, _on: bool) -> bool {
-        false
-    }
+    async fn protect(&self, spec: &GuestSpec, on: bool);
 
     /// Makes something go wrong for this rig's drivers from now on.
-    async fn fault(&self, _fault: Fault) -> bool {
-        false
-    }
+    async fn fault(&self, fault: Fault);
 
     /// Has the host recount the guests' disk usage, if its storage may lose count under a test's load.
     async fn recount(&self) {}
 
-    /// Halts a running guest where it stands, past the driver; false where that can't be.
-    async fn pause(&self, _spec: &GuestSpec) -> bool {
-        false
+    /// Halts a running guest where it stands, past the driver. Part `paused_guests`.
+    async fn pause(&self, _spec: &GuestSpec) {
+        panic!("this rig has no paused guests");
     }
 
     /// How many requests this rig's drivers have sent so far.
@@ -92,18 +88,18 @@ pub trait Rig: Send + Sync {
         None
     }
 
-    /// Whether the host keeps a guest from using addresses that are not its own.
-    fn filters_addresses(&self) -> bool {
-        true
+    /// A driver of this host that lets guests have whatever addresses they are given. Part `insides`.
+    fn without_filters(&self) -> Arc<dyn Driver> {
+        panic!("this rig has no traffic");
     }
 
-    /// A driver of this host that lets guests have whatever addresses they are given; `None` where there can't be one.
-    fn without_filters(&self) -> Option<Arc<dyn Driver>> {
-        None
+    /// Whether the host still knows of a task. Part `insides`.
+    async fn remembers(&self, _task: &TaskId) -> bool {
+        panic!("this rig keeps its tasks");
     }
 
     /// Whether its guests are real: programs run in them, files are in them, traffic is counted. A stand-in for a host
-    /// has no such guests; what looks inside is then not tested, and says so.
+    /// has no such guests: it goes without the part `insides`, and tests that also look inside leave that out.
     fn has_insides(&self) -> bool {
         true
     }
@@ -177,16 +173,13 @@ impl Lab {
     /// Waits for a task's end.
     pub async fn end(&self, task: Task) -> Result<()> {
         let Task::Running(id) = task else { return Ok(()) };
-        let since = Instant::now();
-        while since.elapsed() < PATIENCE {
-            match self.driver.task(&id).await? {
-                TaskState::Running(_) => tokio::time::sleep(Duration::from_millis(50)).await,
-                TaskState::Succeeded(_) => return Ok(()),
-                TaskState::Failed(error) => return Err(error),
-                TaskState::Unknown => panic!("the host forgot {id:?} while it was looked at"),
-            }
-        }
-        panic!("{id:?} did not end");
+        wait_for(&format!("the end of {id:?}"), async || match self.driver.task(&id).await {
+            Ok(state @ TaskState::Running(_)) => Err(state),
+            Ok(TaskState::Succeeded(_)) => Ok(Ok(())),
+            Ok(TaskState::Failed(error)) | Err(error) => Ok(Err(error)),
+            Ok(TaskState::Unknown) => panic!("the host forgot {id:?} while it was looked at"),
+        })
+        .await
     }
 
     /// Waits for a task that must end well.
@@ -223,19 +216,13 @@ impl Lab {
         self.sh(&spec.guest, script).await.trim().to_owned()
     }
 
-    /// Whether what needs a real guest can be tested; says so where it can't.
-    pub fn inside(&self, what: &str) -> bool {
-        if !self.rig.has_insides() {
-            untested(&format!("{what}, which takes real guests"));
-        }
-        self.rig.has_insides()
-    }
-
     /// What differs from one boot of a running guest to its next.
     pub async fn boot(&self, spec: &GuestSpec) -> String {
         match self.rig.boot(spec).await {
             Some(boot) => boot,
-            None => self.output_of(&spec.guest, "cat /proc/sys/kernel/random/boot_id; stat -c %Y /run/systemd").await,
+            None => {
+                self.output_of(&spec.guest, "cat /proc/sys/kernel/random/boot_id; cut -d ' ' -f 22 /proc/1/stat").await
+            }
         }
     }
 
@@ -255,11 +242,7 @@ impl Lab {
 
     /// Waits until something holds.
     pub async fn eventually(&self, what: &str, mut holds: impl AsyncFnMut() -> bool) {
-        let since = Instant::now();
-        while !holds().await {
-            assert!(since.elapsed() < PATIENCE, "never: {what}");
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
+        wait_for(what, async || holds().await.then_some(())).await;
     }
 
     /// Runs a command that must end well and gives its standard output.
@@ -304,11 +287,6 @@ impl Lab {
     }
 }
 
-/// Says what a rig can't show, rather than pass in silence.
-fn untested(what: &str) {
-    eprintln!("not tested on this rig: {what}");
-}
-
 /// Asserts the kind of an error.
 #[track_caller]
 fn refused<T: std::fmt::Debug>(result: Result<T>, right: impl FnOnce(&Error) -> bool) {
@@ -318,26 +296,41 @@ fn refused<T: std::fmt::Debug>(result: Result<T>, right: impl FnOnce(&Error) -> 
     }
 }
 
-/// Makes a test of every behaviour. `$rig` is an async function that gives an `Arc<dyn Rig>`.
+/// Makes a test of each behaviour. `$rig` is an async function that gives an `Arc<dyn Rig>`; then come the parts of the
+/// suite that not every rig has: `insides`, `half_made_guests`, `paused_guests`.
 #[macro_export]
 macro_rules! conformance_tests {
-    ($rig:path) => {
+    ($rig:path $(, $part:ident)* $(,)?) => {
         $crate::conformance_tests!(@each $rig;
             info_names_the_host_and_no_problem, images_are_found_by_kind, a_guest_is_made_once_and_stopped,
-            a_half_made_guest_is_made_again, power_calls_may_be_repeated, a_guest_that_won_t_stop_is_forced,
-            a_guest_that_won_t_restart_is_forced, a_paused_guest_is_shown_as_such_and_woken,
+            power_calls_may_be_repeated, a_guest_that_won_t_stop_is_forced, a_guest_that_won_t_restart_is_forced,
             a_running_guest_is_not_deleted, a_protected_guest_is_told_before_it_is_touched,
-            what_could_not_be_made_is_told_before, cores_memory_and_disk_grow_live,
-            a_disk_does_not_shrink, a_network_keeps_to_its_rate, a_full_spec_is_asked_for, strangers_are_never_touched,
+            what_could_not_be_made_is_told_before, cores_memory_and_disk_grow_live, a_disk_does_not_shrink,
+            a_network_keeps_to_its_rate, a_full_spec_is_asked_for, strangers_are_never_touched,
             an_unreachable_host_is_not_an_empty_one, a_lost_answer_is_no_failure, a_forgotten_task_is_unknown,
             another_process_carries_a_task_on, a_sweep_costs_the_same_for_any_number, a_sweep_has_true_figures,
-            a_password_is_set_and_works, commands_are_vectors_and_not_shell, commands_end_in_time,
-            large_output_is_cut, a_stopped_guest_runs_nothing, the_guest_is_what_was_ordered,
-            a_gateway_may_be_elsewhere_on_the_link, a_guest_can_t_take_another_s_address, guests_reach_each_other,
-            a_guest_that_can_t_boot_leaves_its_last_words, snapshots_are_kept_in_order, a_roll_back_restores_files,
-            a_roll_back_keeps_size_and_rest, snapshot_calls_may_be_repeated, a_console_shows_what_is_typed,
-            a_console_can_be_opened_again, a_console_ends_with_its_guest,
+            a_stopped_guest_runs_nothing, snapshots_are_kept_in_order, a_roll_back_restores_files,
+            a_roll_back_keeps_size_and_rest, snapshot_calls_may_be_repeated, only_a_running_guest_has_a_console,
         );
+        $( $crate::conformance_tests!(@part $part $rig); )*
+    };
+    // Programs, files and traffic of real guests.
+    (@part insides $rig:path) => {
+        $crate::conformance_tests!(@each $rig;
+            a_password_is_set_and_works, commands_are_vectors_and_not_shell, commands_end_in_time,
+            large_output_is_cut, the_guest_is_what_was_ordered, a_gateway_may_be_elsewhere_on_the_link,
+            a_guest_can_t_take_another_s_address, guests_reach_each_other, a_task_that_the_host_forgot_is_repeated,
+            a_guest_that_can_t_boot_leaves_its_last_words, a_sweep_counts_what_a_guest_uses,
+            a_console_shows_what_is_typed, a_console_can_be_opened_again, a_console_ends_with_its_guest,
+        );
+    };
+    // Where a killed creation leaves something that a driver can clear up.
+    (@part half_made_guests $rig:path) => {
+        $crate::conformance_tests!(@each $rig; a_half_made_guest_is_made_again);
+    };
+    // Where guests can be halted.
+    (@part paused_guests $rig:path) => {
+        $crate::conformance_tests!(@each $rig; a_paused_guest_is_shown_as_such_and_woken);
     };
     (@each $rig:path; $($name:ident),* $(,)?) => {
         $(

@@ -50,6 +50,8 @@ class Pve(FakePve):
         # Seconds that growing a VM's disk takes.
         self.resize_secs = 0
         self.broken_resize = False
+        # Names of nodes that the HA manager has in maintenance.
+        self.maintenance = set()
 
     @web.middleware
     async def _middleware(self, request, handler):
@@ -116,6 +118,14 @@ class Pve(FakePve):
         config = json.loads(answer.text)['data']
         config.update(self._vm(request).pending)
         return web.json_response({'data': {k: x for k, x in config.items() if x is not None}})
+
+    async def _resources(self, request):
+        answer = await super()._resources(request)
+        rows = json.loads(answer.text)['data']
+        for row in rows:
+            if row['type'] == 'node' and row['node'] in self.maintenance:
+                row['hastate'] = 'maintenance'
+        return web.json_response({'data': rows})
 
     async def _permissions(self, v, user):
         held = await super()._permissions(v, user)

@@ -29,7 +29,7 @@ pub async fn snapshots_are_kept_in_order(lab: Lab) {
 pub async fn a_roll_back_restores_files(lab: Lab) {
     let spec = lab.running().await;
     let (driver, guest) = (&lab.driver, &spec.guest);
-    let inside = lab.inside("the files after a rollback");
+    let inside = lab.rig.has_insides();
     if inside {
         lab.sh(guest, "echo first > /root/file; sync").await;
     }
@@ -72,7 +72,7 @@ pub async fn a_roll_back_keeps_size_and_rest(lab: Lab) {
     let seen = sweep.guests.iter().find(|g| g.marker == guest.marker).unwrap();
     assert_eq!((seen.cores, seen.memory_max, seen.disk_max), (2, Some(384 << 20), Some(disk << 30)));
     lab.up(guest).await;
-    if lab.inside("the size as seen by the guest") {
+    if lab.rig.has_insides() {
         lab.eventually("it has two cores", async || lab.sh(guest, "nproc").await.trim() == "2").await;
     }
     assert_eq!(driver.snapshots(guest).await.unwrap().len(), 1);

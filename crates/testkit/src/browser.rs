@@ -30,6 +30,11 @@ impl Browser {
         self.tell(json!({ "do": "see", "text": text })).await.as_str().unwrap_or_default().to_owned()
     }
 
+    /// Whether it shows that within two seconds, as it does unless what was typed got lost.
+    pub async fn shows(&mut self, text: &str) -> bool {
+        self.tell(json!({ "do": "shows", "text": text })).await == true
+    }
+
     /// Types a line and Enter.
     pub async fn line(&mut self, text: &str) {
         self.tell(json!({ "do": "type", "text": text })).await;

@@ -1,57 +1,8 @@
-//! Waiting for something to happen. This is the only loop that waits in these tests: it has an end, and reports what it
-//! saw last.
+//! Waiting for something to happen: the loop of the conformance suite, and what the database shows.
 
 use std::fmt::Debug;
-use std::future::Future;
-use std::time::Duration;
 
-use tokio::time::{Instant, sleep, timeout_at};
-
-/// How long anything may take: machines are busy. A failure means that something never happens, not that it is slow.
-pub const PATIENCE: Duration = Duration::from_secs(180);
-
-/// The result of one look: what is waited for, or what was seen instead.
-pub trait Look {
-    type Found;
-
-    fn found(self) -> Result<Self::Found, String>;
-}
-
-impl<T> Look for Option<T> {
-    type Found = T;
-
-    fn found(self) -> Result<T, String> {
-        self.ok_or_else(|| "nothing".to_owned())
-    }
-}
-
-impl<T, E: Debug> Look for Result<T, E> {
-    type Found = T;
-
-    fn found(self) -> Result<T, String> {
-        self.map_err(|seen| format!("{seen:?}"))
-    }
-}
-
-/// Looks again and again until there is a result; fails the test if none comes.
-pub async fn wait_for<L: Look>(what: &str, look: impl AsyncFnMut() -> L) -> L::Found {
-    wait_long_for(PATIENCE, what, look).await
-}
-
-/// The same for what naturally takes long.
-pub async fn wait_long_for<L: Look>(patience: Duration, what: &str, mut look: impl AsyncFnMut() -> L) -> L::Found {
-    let until = Instant::now() + patience;
-    let (mut seen, mut pause) = ("no answer".to_owned(), Duration::from_millis(5));
-    loop {
-        match timeout_at(until, look()).await.map(Look::found) {
-            Ok(Ok(found)) => return found,
-            Ok(Err(instead)) => seen = instead,
-            Err(_) => panic!("{what}: timed out after {patience:?}; last seen: {seen}"),
-        }
-        sleep(pause).await;
-        pause = (pause * 2).min(Duration::from_millis(200));
-    }
-}
+pub use conformance::wait::{Look, PATIENCE, wait_for, wait_long_for, within};
 
 /// Waits until a query returns this; fails the test if it does not.
 pub async fn wait_for_sql<T>(db: &sqlx::PgPool, what: &str, sql: &str, wanted: T)
@@ -68,8 +19,3 @@ where
 /// How many connections to the test's database wait for a lock.
 pub const BLOCKED: &str =
     "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
-
-/// A time limit for a single event, without polling.
-pub async fn within<T>(what: &str, coming: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, coming).await.unwrap_or_else(|_| panic!("{what}: timed out after {PATIENCE:?}"))
-}

@@ -10,8 +10,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use conformance::relay::Relay;
+use conformance::wait::wait_long_for;
 use conformance::{Fault, Rig};
-use hypervisor::{Driver, Error, GuestAddress, GuestKind, GuestNetwork, GuestRef, GuestSize, GuestSpec, Provision};
+use hypervisor::{
+    Driver, Error, GuestAddress, GuestKind, GuestNetwork, GuestRef, GuestSize, GuestSpec, Provision, TaskId,
+};
 use incus::{Incus, IncusConfig};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -99,19 +102,17 @@ impl IncusRig {
         let folder = std::env::temp_dir().join("innkeeper-test-addresses");
         std::fs::create_dir_all(&folder).unwrap();
         let start = rand::random_range(0..100);
-        // Other tests hold their numbers until they end.
-        for _ in 0..6_000 {
-            for number in (0..100).map(|n| 100 + (start + n) % 100) {
+        let free = move || {
+            std::future::ready((0..100).map(|n| 100 + (start + n) % 100).find_map(|number| {
                 let file = File::create(folder.join(number.to_string())).unwrap();
-                if file.try_lock().is_ok() {
-                    self.addresses.lock().unwrap().push(file);
-                    self.clear(number).await;
-                    return number;
-                }
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-        panic!("no address has become free in ten minutes");
+                file.try_lock().is_ok().then_some((number, file))
+            }))
+        };
+        // Other tests hold their numbers until they end.
+        let (number, file) = wait_long_for(Duration::from_mins(10), "an address that no other test holds", free).await;
+        self.addresses.lock().unwrap().push(file);
+        self.clear(number).await;
+        number
     }
 }
 
@@ -169,9 +170,16 @@ impl Rig for IncusRig {
         }
     }
 
-    fn without_filters(&self) -> Option<Arc<dyn Driver>> {
+    fn without_filters(&self) -> Arc<dyn Driver> {
         let config = IncusConfig { address_filters: false, ..self.config.clone() };
-        Some(Arc::new(Incus::new(config).unwrap()))
+        Arc::new(Incus::new(config).unwrap())
+    }
+
+    async fn remembers(&self, task: &TaskId) -> bool {
+        let operation = task.0.split('?').next().unwrap();
+        let found = self.raw(reqwest::Method::GET, &format!("operations/{operation}"), Value::Null).await;
+        assert!(found["type"] == "sync" || found["error_code"] == 404, "{found}");
+        found["type"] == "sync"
     }
 
     async fn stranger(&self, spec: &GuestSpec) {
@@ -202,7 +210,7 @@ impl Rig for IncusRig {
         rate.strip_suffix("Mbit").unwrap().parse().ok()
     }
 
-    async fn half_made(&self, spec: &GuestSpec) -> bool {
+    async fn half_made(&self, spec: &GuestSpec) {
         let body = json!({
             "name": Self::name(spec), "type": "container", "profiles": [],
             "source": {"type": "none"},
@@ -210,20 +218,15 @@ impl Rig for IncusRig {
             "devices": {"root": {"type": "disk", "path": "/", "pool": self.config.storage_pool}},
         });
         self.raw(reqwest::Method::POST, "instances", body).await;
-        true
     }
 
-    async fn protect(&self, spec: &GuestSpec, on: bool) -> bool {
+    async fn protect(&self, spec: &GuestSpec, on: bool) {
         let change = json!({"config": {"security.protection.delete": on.to_string()}});
         self.raw(reqwest::Method::PATCH, &format!("instances/{}", Self::name(spec)), change).await;
-        true
     }
 
-    async fn fault(&self, fault: Fault) -> bool {
+    async fn fault(&self, fault: Fault) {
         self.relay.set(fault);
-        // An operation in progress may still complete.
-        tokio::time::sleep(Duration::from_millis(20)).await;
-        true
     }
 
     async fn recount(&self) {
@@ -233,10 +236,11 @@ impl Rig for IncusRig {
         let _ = tokio::process::Command::new("btrfs").args(["quota", "rescan", "-w", &pool]).output().await;
     }
 
-    async fn pause(&self, spec: &GuestSpec) -> bool {
+    async fn pause(&self, spec: &GuestSpec) {
         let freeze = json!({"action": "freeze"});
         let path = format!("instances/{}/state", Self::name(spec));
-        self.raw(reqwest::Method::PUT, &path, freeze).await["metadata"]["status"] == "Success"
+        let frozen = self.raw(reqwest::Method::PUT, &path, freeze).await;
+        assert_eq!(frozen["metadata"]["status"], "Success", "{frozen}");
     }
 
     async fn requests(&self) -> Option<u64> {
@@ -244,7 +248,7 @@ impl Rig for IncusRig {
     }
 }
 
-conformance::conformance_tests!(rig);
+conformance::conformance_tests!(rig, insides, half_made_guests, paused_guests);
 
 /// A missing storage pool is reported before a guest is destroyed for one that could not be created.
 #[tokio::test]

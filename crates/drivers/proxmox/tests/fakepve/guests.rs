@@ -6,8 +6,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use conformance::fakepve::ARCHIVE;
 use hypervisor::{
-    Error, ExecOutput, GuestKind, GuestPower, GuestShell, GuestSize, Host, Inside, Inventory, Power, Provision, Result,
-    ShellTarget, Snapshots, StopMode, Task, TaskState, Tasks,
+    Consoles, Error, ExecOutput, GuestKind, GuestPower, GuestShell, GuestSize, Host, Inside, Inventory, Power,
+    Provision, Result, ShellTarget, Snapshots, StopMode, Task, TaskState, Tasks,
 };
 
 use crate::Bench;
@@ -211,6 +211,21 @@ async fn a_container_s_commands_go_by_the_shell() {
     assert_eq!(target.addresses, [bench.spec.network.addresses[0].address]);
     assert_eq!((target.node.as_str(), target.node_address), ("pve1", Some("192.0.2.11".parse().unwrap())));
     assert_eq!((target.vmid, target.marker), (bench.vmid(), bench.spec.guest.marker));
+}
+
+/// Proxmox VE keeps no console output: the log of the start is all that there is.
+#[tokio::test]
+async fn the_log_of_a_failed_start_is_a_guest_s_last_words() {
+    for kind in [Lxc, Vm] {
+        let bench = Bench::running(kind).await;
+        let said = bench.driver.last_words(&bench.spec.guest).await.unwrap();
+        assert!(said.ends_with("TASK OK"), "{said:?}");
+        bench.done(bench.driver.stop(&bench.spec.guest, StopMode::Force).await).await;
+        bench.fake.run(&format!("setattr(guest({}), 'start_error', 'no room for the manager')", bench.vmid())).await;
+        bench.failed(bench.driver.start(&bench.spec.guest).await).await;
+        let said = bench.driver.last_words(&bench.spec.guest).await.unwrap();
+        assert!(said.ends_with("TASK ERROR: no room for the manager"), "{said:?}");
+    }
 }
 
 #[tokio::test]

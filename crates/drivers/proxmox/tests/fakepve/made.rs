@@ -1,5 +1,6 @@
 //! What is created, how, and with which privileges.
 
+use conformance::wait::wait_for;
 use hypervisor::{Error, GuestKind, GuestPower, Host, Inventory, Power, Provision, Task, Tasks};
 use proxmox::Proxmox;
 use serde_json::json;
@@ -160,15 +161,11 @@ async fn a_half_made_clone_of_a_protected_template_can_be_deleted() {
     bench.fake.run("guest(9000).config.update(protection=1)").await;
     bench.fail("PUT", "/config", "no_quorum").await;
     let Task::Running(id) = bench.driver.create(&bench.spec).await.unwrap() else { panic!("no task") };
-    let mut failed = false;
-    for _ in 0..100 {
-        failed = bench.driver.task(&id).await.is_err();
-        if failed {
-            break;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
-    assert!(failed, "the clone's first change is refused");
+    wait_for("the refusal of the clone's first change", async || match bench.driver.task(&id).await {
+        Err(refused) => Ok(refused),
+        Ok(state) => Err(state),
+    })
+    .await;
     assert_eq!(bench.power().await, Some(GuestPower::Unknown));
     bench.driver.check_delete(&bench.spec.guest).await.unwrap();
     bench.done(bench.driver.delete(&bench.spec.guest).await).await;

@@ -18,6 +18,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use conformance::fakepve::{ARCHIVE, FakePve, TEMPLATE};
+use conformance::wait::wait_for;
 use hypervisor::{
     Error, GuestAddress, GuestKind, GuestNetwork, GuestPower, GuestRef, GuestSize, GuestSpec, Inventory, Power,
     Presence, Provision, Result, Task, TaskState, Tasks,
@@ -109,13 +110,11 @@ impl Bench {
     /// Waits for a task to end.
     async fn end(&self, task: Task) -> TaskState {
         let Task::Running(id) = task else { return TaskState::Succeeded(None) };
-        for _ in 0..10_000 {
-            match self.driver.task(&id).await.unwrap() {
-                TaskState::Running(_) => tokio::time::sleep(Duration::from_millis(10)).await,
-                state => return state,
-            }
-        }
-        panic!("{id:?} did not end");
+        wait_for(&format!("the end of {id:?}"), async || match self.driver.task(&id).await.unwrap() {
+            running @ TaskState::Running(_) => Err(running),
+            state => Ok(state),
+        })
+        .await
     }
 
     async fn done(&self, task: Result<Task>) {

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use hypervisor::{
-    Consoles, Error, ExecOutput, GuestKind, GuestPower, GuestShell, Host, Inside, Power, Provision, Result, ShellTarget,
+    Consoles, Error, ExecOutput, GuestKind, GuestPower, GuestShell, Host, Inside, Inventory, Power, Provision, Result,
+    ShellTarget,
 };
 use proxmox::Proxmox;
 use serde_json::json;
@@ -25,6 +26,25 @@ async fn a_storage_without_snapshots_is_named() {
     bench.fake.run("pve.storages['local-lvm'].update(type='lvmthin')").await;
     bench.fake.run("pve.storages['local'].update(type='dir')").await;
     assert_eq!(bench.driver.info().await.unwrap().problems, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_node_in_maintenance_is_named_and_offers_no_room() {
+    let bench = Bench::new(Lxc).await;
+    bench.fake.run("pve.add_node('pve2')").await;
+    let look = async || {
+        let info = bench.driver.info().await.unwrap();
+        let nodes: Vec<_> = info.nodes.into_iter().map(|node| (node.name, node.online)).collect();
+        let named: Vec<_> = info.problems.into_iter().filter(|problem| problem.contains("maintenance")).collect();
+        (named, nodes)
+    };
+    let [first, second] = ["pve1", "pve2"].map(str::to_owned);
+    assert_eq!(look().await, (vec![], vec![(first.clone(), true), (second.clone(), true)]));
+    bench.fake.run("pve.maintenance.add('pve2')").await;
+    let named = "The node pve2 is in maintenance: no new guests are placed there.".to_owned();
+    assert_eq!(look().await, (vec![named], vec![(first, true), (second.clone(), false)]));
+    // What it says of its guests still counts.
+    assert!(bench.driver.sweep().await.unwrap().coverage.nodes.contains(&second));
 }
 
 #[tokio::test]
