@@ -15,7 +15,6 @@ mod suite;
 mod transport;
 
 use std::net::Ipv4Addr;
-use std::time::Duration;
 
 use conformance::fakepve::{ARCHIVE, FakePve, TEMPLATE};
 use conformance::wait::wait_for;
