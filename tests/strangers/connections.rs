@@ -8,7 +8,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 use crate::support::app::document;
-use crate::support::{Client, TestApp};
+use crate::support::{Client, TestApp, expect_error};
 
 /// Far longer than any limit set here, and shorter than any default.
 const SOON: Duration = Duration::from_secs(20);
@@ -115,6 +115,7 @@ async fn slow_request_heads_time_out_on_every_path() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn slow_request_bodies_time_out_on_every_path() {
+    expect_error("TOO_SLOW");
     let (app, at) = impatient_app(2).await;
     let session = format!("{POLLING}&sid={}", begun(&app).await);
     let pages = PAGES.iter().copied().chain([session.as_str()]).map(|path| ("POST".to_owned(), path.to_owned()));
