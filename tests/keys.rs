@@ -129,7 +129,7 @@ async fn the_master_key_is_listed_and_rotated_on_the_command_line() {
     let pve = Pve::new(&app.db).await;
     pve.register(&app.provider).await;
     let said = async |keys: [&str; 2], line: &str| run_with(&app.db, app.data.path(), keys, line).await;
-    // How many settings of hosts are sealed with the master key, resealed by this command, sealed with an old key, lost.
+    // How many secrets of hosts are sealed with the master key, resealed by this command, sealed with an old key, lost.
     let hosts = async |keys: [&str; 2], line: &str| -> [u64; 4] {
         let (well, said) = said(keys, line).await;
         assert!(well, "{line}: {said}");

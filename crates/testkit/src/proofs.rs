@@ -43,8 +43,8 @@ fn plain(id: &Value) -> String {
     id.as_str().map_or_else(|| id.to_string(), str::to_owned)
 }
 
-/// In all of these, `$1` is what the path names, `$2` what the answer says was made or begun, `$3` the end of the names,
-/// `$4` the secret in the answer or else the token of the request, `$5` the alert of the rules.
+/// In all of these, `$1` is what the path names, `$2` what the answer says was made or begun, `$3` the end of the
+/// names, `$4` the secret in the answer or else the token of the request, `$5` the alert of the rules.
 const SECRET: &str = "sha256(convert_to($4, 'UTF8'))";
 
 /// It is there.
@@ -95,9 +95,10 @@ fn promise(method: &Method, route: &str) -> (bool, String) {
             lasts(me("exists (select from address_confirmations c where c.user_id = u.id)"))
         }
         "DELETE /api/auth/sessions/{id}" => lasts(has("sessions", "revoked_at is not null")),
-        "DELETE /api/auth/sessions" => lasts(me(
-            "not exists (select from sessions s where s.user_id = u.id and s.id <> t.session_id and s.revoked_at is null)",
-        )),
+        "DELETE /api/auth/sessions" => {
+            let other = "sessions s where s.user_id = u.id and s.id <> t.session_id and s.revoked_at is null";
+            lasts(me(&none(other)))
+        }
         "PATCH /api/auth/me" => lasts(me("u.alert_mails = 'critical'")),
         "POST /api/auth/tokens" => lasts(made("tokens")),
         "DELETE /api/auth/tokens/{id}" => lasts(has("tokens", "revoked_at is not null")),
