@@ -238,35 +238,6 @@ async fn together(app: &TestApp, table: &str, requests: impl Iterator<Item = (Cl
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_limit_of_members_holds_under_parallel_requests() {
-    let app = TestApp::new().await;
-    sqlx::query(
-        "with u as (insert into users (email, name, password_hash, confirmed_at)
-                    select n || '@many.example.com', n::text, '-', now() from generate_series(1, 125) n
-                    returning id, name::integer as n)
-         insert into account_members (account_id, user_id, role) select $1, id, 'viewer' from u where n <= 95",
-    )
-    .bind(app.customer_account.0)
-    .execute(&app.db.pool)
-    .await
-    .unwrap();
-    let path = format!("/api/accounts/{}/members", app.customer_account);
-    let added = (96..=125).map(|n| {
-        let new = json!({ "email": format!("{n}@many.example.com"), "role": "viewer" });
-        (app.provider.clone(), path.clone(), new)
-    });
-    let statuses = together(&app, "account_members", added).await;
-    assert_eq!(statuses.iter().filter(|status| **status == 201).count(), 5, "{statuses:?}");
-    assert_eq!(statuses.iter().filter(|status| **status == 507).count(), 25, "{statuses:?}");
-    let members: i64 = sqlx::query_scalar("select count(*) from account_members where account_id = $1")
-        .bind(app.customer_account.0)
-        .fetch_one(&app.db.pool)
-        .await
-        .unwrap();
-    assert_eq!(members, 100);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_limit_of_confirmation_mails_holds_under_parallel_requests() {
     let app = TestApp::new().await;
     let unconfirmed = "update users set confirmed_at = null where email = 'customer@example.com'";
