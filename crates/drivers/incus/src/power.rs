@@ -110,7 +110,9 @@ async fn has_margin(client: &Client, guest: &GuestRef, name: &str) -> Result<()>
     // What is half written is there as well.
     let deleted = files::delete(client, name, MARGIN_FILE).await;
     match (written, deleted) {
-        (Err(error @ (Error::DiskFull(_) | Error::Exhausted(_))), _) | (Ok(()), Err(error)) => Err(error),
+        (Err(error @ (Error::DiskFull(_) | Error::Exhausted(_))), _) => Err(error),
+        // Incus's helper fails now and then on a busy machine. The file must not stay, so all of this is tried again.
+        (Ok(()), Err(error)) if !matches!(error, Error::NotFound(_)) => Err(Error::Locked(error.to_string())),
         // Any other error is for the actual call to report.
         _ => Ok(()),
     }
