@@ -6,9 +6,9 @@ use accounts::{Accounts, Members, Users};
 use compute::addresses::Addresses;
 use compute::console::Consoles;
 use compute::hosts::Hosts;
-use compute::images::Images;
+use compute::images::{Images, ImagesOnNodes};
 use compute::resize::Resizes;
-use compute::servers::Servers;
+use compute::servers::{PinnedGuestKeys, Servers};
 use compute::snapshots::Snapshots;
 use compute::ssh_keys::SshKeys;
 use compute::tariffs::Tariffs;
@@ -53,7 +53,7 @@ impl Features {
     pub fn new(core: &Arc<Core>, more: Vec<Arc<dyn Feature>>) -> anyhow::Result<Self> {
         let accounts = Accounts::new(core)?;
         let addresses = Addresses::new(core)?;
-        let hosts = Hosts::new(core, &addresses);
+        let hosts = Hosts::new(core, &addresses, Arc::new(PinnedGuestKeys), vec![Arc::new(ImagesOnNodes)]);
         let servers = Servers::new(&accounts, &hosts)?;
         let monitoring = Monitoring::new(core)?;
         let alerts = Alerts::new(core, &accounts, &addresses, &monitoring)?;

@@ -2,10 +2,11 @@
 
 use accounts::AccountSettings;
 use base64::Engine as _;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::support::child::Service;
-use crate::support::{Client, TestApp, wait_for_sql};
+use crate::support::wait::released_together;
+use crate::support::{Client, TestApp};
 
 fn left(answer: &crate::support::client::Response) -> (u64, u64, u64) {
     let number = |name: &str| answer.headers[name].to_str().unwrap().parse().unwrap();
@@ -206,35 +207,10 @@ async fn the_limit_of_ssh_keys_holds_under_parallel_requests() {
         let customer = app.customer.clone();
         let key = [&b"\0\0\0\x0bssh-ed25519\0\0\0\x20"[..], &[n; 32]].concat();
         let key = format!("ssh-ed25519 {}", base64::engine::general_purpose::STANDARD.encode(key));
-        tokio::spawn(async move { customer.post("/api/ssh-keys", json!({ "name": "k", "publicKey": key })).await })
+        async move { customer.post("/api/ssh-keys", json!({ "name": "k", "publicKey": key })).await }
     });
-    let mut statuses = vec![];
-    for one in made.collect::<Vec<_>>() {
-        statuses.push(one.await.unwrap().status);
-    }
+    let statuses = released_together(&app.db.pool, "ssh_keys", made).await;
     assert_eq!(statuses.iter().filter(|status| **status == 201).count(), 5, "{statuses:?}");
-}
-
-/// More requests wait than there is room for, and not just for their turn to count an attempt.
-const TOGETHER: &str = "select count(*) >= 6 from pg_stat_activity
-                        where datname = current_database() and wait_event_type = 'Lock'
-                          and query not like '%login_attempts%'";
-
-/// Nothing can be inserted into `table` until many of the requests wait: they have looked how many there are by then,
-/// or wait for one that has.
-async fn together(app: &TestApp, table: &str, requests: impl Iterator<Item = (Client, String, Value)>) -> Vec<u16> {
-    let mut held = kernel::db::begin(&app.db.pool).await.unwrap();
-    let lock = format!("lock table {table} in share mode");
-    sqlx::query(sqlx::AssertSqlSafe(lock)).execute(&mut *held).await.unwrap();
-    let sent: Vec<_> = requests
-        .map(|(client, path, body)| {
-            let body = (!body.is_null()).then_some(body);
-            tokio::spawn(async move { client.post(&path, body).await.status })
-        })
-        .collect();
-    wait_for_sql(&app.db.pool, "requests that wait", TOGETHER, true).await;
-    held.rollback().await.unwrap();
-    futures_util::future::join_all(sent).await.into_iter().map(Result::unwrap).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -242,8 +218,11 @@ async fn the_limit_of_confirmation_mails_holds_under_parallel_requests() {
     let app = TestApp::new().await;
     let unconfirmed = "update users set confirmed_at = null where email = 'customer@example.com'";
     sqlx::query(unconfirmed).execute(&app.db.pool).await.unwrap();
-    let asked = (0..30).map(|_| (app.customer.clone(), "/api/auth/confirm/mail".to_owned(), Value::Null));
-    let statuses = together(&app, "address_confirmations", asked).await;
+    let asked = (0..30).map(|_| {
+        let customer = app.customer.clone();
+        async move { customer.post("/api/auth/confirm/mail", None).await }
+    });
+    let statuses = released_together(&app.db.pool, "address_confirmations", asked).await;
     assert_eq!(statuses.iter().filter(|status| **status == 204).count(), 3, "{statuses:?}");
     assert_eq!(statuses.iter().filter(|status| **status == 429).count(), 27, "{statuses:?}");
     let mails: i64 = sqlx::query_scalar("select count(*) from mails").fetch_one(&app.db.pool).await.unwrap();

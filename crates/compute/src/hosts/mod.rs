@@ -11,7 +11,8 @@ pub mod settings;
 pub mod store;
 
 pub use drivers::{Drivers, build_driver};
-pub use feature::Hosts;
+pub use feature::{HostProblems, Hosts};
+pub use known::GuestKeys;
 
 use crate::ids::HostId;
 

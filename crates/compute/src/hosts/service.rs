@@ -23,7 +23,6 @@ use super::store::{self, HostRow, SealedSecrets, StoredSettings};
 use super::{Hosts, lane};
 use crate::addresses;
 use crate::ids::HostId;
-use crate::images;
 
 /// The purpose that settings are sealed for.
 const PURPOSE: &str = "host";
@@ -48,14 +47,14 @@ pub(super) async fn driver(hosts: &Hosts, host: HostId) -> Result<Arc<dyn Driver
     }
     let row = store::settings(&core.db, host).await?.ok_or_else(no_host)?;
     let settings = open(core, row.kind, &row.config_sealed)?;
-    let driver = settings.connect(shell(core, host, &settings, &row)?)?;
+    let driver = settings.connect(shell(hosts, host, &settings, &row)?)?;
     hosts.drivers.put(host, row.updated_at, Arc::clone(&driver));
     Ok(driver)
 }
 
 /// Access to guests over SSH, for what the host's own API can't do.
 fn shell(
-    core: &Core,
+    hosts: &Hosts,
     host: HostId,
     settings: &HostSettings,
     row: &StoredSettings,
@@ -63,8 +62,9 @@ fn shell(
     let (Some(ways), Some(sealed)) = (settings.ways(), &row.management_key_sealed) else {
         return Ok(None);
     };
+    let core = &hosts.core;
     let key = String::from_utf8(core.sealer.open(KEY_PURPOSE, sealed)?).map_err(Error::internal)?;
-    let known = PinnedKeys { db: core.db.clone(), host };
+    let known = PinnedKeys { core: Arc::clone(core), guests: Arc::clone(&hosts.guest_keys), host };
     // We generated the key: if it is invalid, the host is not to blame.
     let shell = SshShell::new(&key.into(), ways, Arc::new(known)).map_err(Error::internal)?;
     Ok(Some(Arc::new(shell)))
@@ -311,9 +311,8 @@ pub async fn check(hosts: &Hosts, once: &Once, id: HostId) -> Result<HostCheck> 
         let same = duplicates(core, &store::hosts(&core.db).await?, Some(&row), &settings, Some(&info));
         info.problems.extend(same.iter().map(|other| duplicate_problem(&settings, other)));
         info.problems.extend(addresses::service::problems(&hosts.addresses, id).await?);
-        match images::service::missing_on_nodes(hosts, id, &info.nodes).await {
-            Ok(problems) => info.problems.extend(problems),
-            Err(error) => info.problems.push(format!("Could not check which nodes have its images: {error}")),
+        for others in &hosts.problems {
+            info.problems.extend(others.problems(hosts, id, &info.nodes).await);
         }
         Ok(info)
     };

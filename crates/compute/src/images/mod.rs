@@ -6,4 +6,4 @@ mod routes;
 pub mod service;
 pub mod store;
 
-pub use feature::Images;
+pub use feature::{Images, ImagesOnNodes};

@@ -210,7 +210,7 @@ pub async fn recheck_sources(hosts: &Hosts, image: ImageId, host: HostId) -> Res
 }
 
 /// Available images that some of a host's nodes lack, one sentence each.
-pub async fn missing_on_nodes(hosts: &Hosts, host: HostId, nodes: &[Node]) -> Result<Vec<String>> {
+pub(super) async fn missing_on_nodes(hosts: &Hosts, host: HostId, nodes: &[Node]) -> Result<Vec<String>> {
     let core = &hosts.core;
     let mut problems = vec![];
     for source in store::sources_on(&core.db, host).await? {

@@ -8,11 +8,12 @@ use kernel::error::{Code, Error, Result};
 use kernel::idempotency::Once;
 use sqlx::PgConnection;
 
-use super::model::{ResizeServer, ServerSize};
+use super::model::ResizeServer;
 use super::{store, workflow};
 use crate::ids::TariffId;
 use crate::servers::model::{ServerRecord, ServerState};
 use crate::servers::service::{self, Accepted, StoredRequest};
+use crate::servers::size::ServerSize;
 use crate::servers::{self, ServerAccess, Servers, placement};
 use crate::tariffs;
 use crate::tariffs::model::Tariff;

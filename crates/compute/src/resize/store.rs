@@ -2,8 +2,8 @@
 
 use sqlx::PgConnection;
 
-use super::model::ServerSize;
 use crate::servers::model::ServerRecord;
+use crate::servers::size::ServerSize;
 
 type Result<T> = sqlx::Result<T>;
 

@@ -9,10 +9,10 @@ use hypervisor::{GuestPower, Presence, StopMode};
 use kernel::operations::{self, Context, Fault, Outcome, Step, Workflow, WorkflowKind};
 use serde::{Deserialize, Serialize};
 
-use super::model::ServerSize;
 use crate::hosts::Hosts;
 use crate::ids::TariffId;
 use crate::servers::model::ServerState;
+use crate::servers::size::ServerSize;
 use crate::servers::subject::server_of;
 use crate::servers::workflows::guest::{self, BUSY, Guest, HostWork};
 use crate::servers::{self, Servers};

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use accounts::Accounts;
 use async_trait::async_trait;
 use kernel::auth::{Access, AccessRow, Caller};
+use kernel::core::Core;
 use kernel::error::{Error, Result};
 use kernel::feature::Feature;
 use kernel::operations::AnyWorkflow;
@@ -12,11 +13,12 @@ use kernel::settings::{self, Variables};
 use kernel::subjects::SubjectKind;
 use sqlx::PgConnection;
 use utoipa_axum::router::OpenApiRouter;
+use uuid::Uuid;
 
 use super::settings::ServerSettings;
 use super::{SERVER_CHANGED, routes, service, store, subject, suspension, workflows};
-use crate::hosts::Hosts;
-use crate::ids::{AccountId, ServerId, UserId};
+use crate::hosts::{GuestKeys, Hosts};
+use crate::ids::{AccountId, HostId, ServerId, UserId};
 
 /// Servers, and what is done to their guests.
 #[derive(Debug)]
@@ -32,6 +34,17 @@ impl Servers {
     pub fn new(accounts: &Arc<Accounts>, hosts: &Arc<Hosts>) -> anyhow::Result<Arc<Self>> {
         let settings = hosts.core.config.read()?;
         Ok(Arc::new(Self { accounts: Arc::clone(accounts), hosts: Arc::clone(hosts), settings }))
+    }
+}
+
+/// Pins the host keys of guests with their servers.
+#[derive(Debug)]
+pub struct PinnedGuestKeys;
+
+#[async_trait]
+impl GuestKeys for PinnedGuestKeys {
+    async fn pin(&self, core: &Core, host: HostId, marker: Uuid, key: &str) -> sqlx::Result<Option<String>> {
+        store::pin_guest(&core.db, host, marker, key).await
     }
 }
 

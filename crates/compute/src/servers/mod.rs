@@ -12,6 +12,7 @@ mod routes;
 mod rules;
 pub mod service;
 mod settings;
+pub mod size;
 pub mod store;
 pub mod subject;
 mod submit;
@@ -24,7 +25,7 @@ use kernel::events::Topic;
 use crate::ids::ServerId;
 
 pub use access::ServerAccess;
-pub use feature::Servers;
+pub use feature::{PinnedGuestKeys, Servers};
 pub use settings::ServerSettings;
 
 /// A server's status or owner changed, or it was suspended or deleted.

@@ -6,9 +6,9 @@ use hypervisor::{Driver, GuestRef, Snapshot};
 use kernel::error::{Code, Error, Result};
 use sqlx::PgConnection;
 
-use super::store;
 use crate::servers::model::ServerRecord;
 use crate::servers::placement;
+use crate::servers::store::snapshot_room;
 
 /// How many GiB a snapshot taken now would hold: the whole disk, if the host can't report how much is in use.
 pub(super) async fn size_now(driver: &dyn Driver, at: &GuestRef, server: &ServerRecord) -> hypervisor::Result<i64> {
@@ -27,13 +27,13 @@ pub(super) async fn take(
     gib: i64,
 ) -> Result<()> {
     placement::lock(tx).await?;
-    store::reconcile(tx, server.id, there, gib).await?;
-    let storage = store::storage(tx, server, gib, margin).await?;
+    snapshot_room::reconcile(tx, server.id, there, gib).await?;
+    let storage = snapshot_room::storage(tx, server, gib, margin).await?;
     match storage {
         Some(storage) if !storage.fits => Err(no_space()),
         Some(storage) if !storage.free => Err(nearly_full()),
         // Nothing is known of a node that no sweep has seen yet.
-        _ => Ok(store::record_size(tx, server.id, name, gib).await?),
+        _ => Ok(snapshot_room::record_size(tx, server.id, name, gib).await?),
     }
 }
 
@@ -48,16 +48,16 @@ pub(super) async fn correct(
 ) -> sqlx::Result<bool> {
     placement::lock(tx).await?;
     // Anything that the guest has deleted since is still in the snapshot.
-    let noted = store::recorded_size(tx, server.id, name).await?.unwrap_or(0);
+    let noted = snapshot_room::recorded_size(tx, server.id, name).await?.unwrap_or(0);
     let gib = gib.max(noted);
     let more = gib - noted;
     if more > 0
-        && let Some(storage) = store::storage(tx, server, more, margin).await?
+        && let Some(storage) = snapshot_room::storage(tx, server, more, margin).await?
         && !storage.fits
     {
         return Ok(false);
     }
-    store::record_size(tx, server.id, name, gib).await?;
+    snapshot_room::record_size(tx, server.id, name, gib).await?;
     Ok(true)
 }
 

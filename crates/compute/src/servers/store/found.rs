@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::Result;
 use crate::ids::{HostId, ServerId, TariffId};
-use crate::resize::model::ServerSize;
+use crate::servers::size::ServerSize;
 
 /// Moves servers between running, stopped, paused and unknown as the sweep found them, missing ones to unknown, and
 /// returns how many changed. Servers that the sweep can't have seen are skipped, and so are those that an operation

@@ -3,6 +3,7 @@
 mod found;
 mod list;
 mod orders;
+pub(crate) mod snapshot_room;
 
 use std::collections::HashMap;
 

@@ -19,7 +19,6 @@ use crate::servers::Servers;
 use crate::servers::model::ServerState;
 use crate::servers::store;
 use crate::servers::subject::server_of;
-use crate::snapshots;
 
 /// The workflow.
 pub const KIND: WorkflowKind = WorkflowKind { name: "reinstall", first_step: "check_image" };
@@ -150,7 +149,7 @@ impl Step<Data> for RemoveGuest {
         }
         let mut tx = ctx.begin().await?;
         store::set_image(&mut tx, server_of(ctx)?, data.image, &data.ssh_keys).await?;
-        snapshots::store::free_all(&mut tx, server_of(ctx)?).await?;
+        store::snapshot_room::free_all(&mut tx, server_of(ctx)?).await?;
         Ok(Outcome::DoneIn(tx))
     }
 

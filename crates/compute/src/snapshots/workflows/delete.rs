@@ -7,9 +7,9 @@ use kernel::operations::{self, Context, Fault, Outcome, Step, Workflow, Workflow
 use serde::{Deserialize, Serialize};
 
 use crate::hosts::Hosts;
+use crate::servers::store::snapshot_room;
 use crate::servers::subject::server_of;
 use crate::servers::workflows::guest::{Guest, HostWork};
-use crate::snapshots::store;
 
 /// The workflow.
 pub const KIND: WorkflowKind = WorkflowKind { name: "delete_snapshot", first_step: "delete_snapshot" };
@@ -55,7 +55,7 @@ impl Step<Data> for DeleteSnapshot {
             return Ok(wait);
         }
         let mut tx = ctx.begin().await?;
-        store::release(&mut tx, server_of(ctx)?, name).await?;
+        snapshot_room::release(&mut tx, server_of(ctx)?, name).await?;
         Ok(Outcome::DoneIn(tx))
     }
 }

@@ -9,8 +9,8 @@ use crate::hosts::Hosts;
 use crate::servers::Servers;
 use crate::servers::subject::server_of;
 use crate::servers::workflows::guest::{BUSY, Guest, HostWork};
+use crate::snapshots::room;
 use crate::snapshots::service::{no_snapshots, room_for};
-use crate::snapshots::{room, store};
 
 /// A snapshot to take, and its progress.
 #[derive(Debug, Serialize, Deserialize)]
@@ -91,7 +91,7 @@ impl SnapshotProgress {
     /// Releases the space that was reserved for a snapshot that was not taken.
     pub(super) async fn free(&self, ctx: &Context<'_>) -> Result<Outcome, Fault> {
         let mut tx = ctx.begin().await?;
-        store::release(&mut tx, server_of(ctx)?, &self.name).await?;
+        snapshot_room::release(&mut tx, server_of(ctx)?, &self.name).await?;
         Ok(Outcome::DoneIn(tx))
     }
 

@@ -1,16 +1,15 @@
-//! SQL for the space that snapshots hold. Only the host knows which snapshots exist.
+//! SQL for the space that a server's snapshots hold beside its disk. Only the host knows which snapshots exist.
 
 use hypervisor::Snapshot;
 use sqlx::PgConnection;
 
+use super::Result;
 use crate::ids::ServerId;
 use crate::servers::model::ServerRecord;
 
-type Result<T> = sqlx::Result<T>;
-
 /// The state of the storage that a server is on.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct StorageCheck {
+pub(crate) struct StorageCheck {
     /// Whether the additional space is available according to our records.
     pub fits: bool,
     /// Whether more than the margin is actually free, as of the last sweep.
@@ -18,7 +17,7 @@ pub(super) struct StorageCheck {
 }
 
 /// Checks, under the placement lock, whether a server's node has space for this many additional GiB.
-pub(super) async fn storage(
+pub(crate) async fn storage(
     tx: &mut PgConnection,
     server: &ServerRecord,
     gib: i64,
@@ -43,7 +42,7 @@ pub(super) async fn storage(
 }
 
 /// Records what a snapshot holds, or will hold; a later value replaces it.
-pub(super) async fn record_size(tx: &mut PgConnection, server: ServerId, name: &str, gib: i64) -> Result<()> {
+pub(crate) async fn record_size(tx: &mut PgConnection, server: ServerId, name: &str, gib: i64) -> Result<()> {
     sqlx::query!(
         "insert into snapshot_room (server_id, name, gib) values ($1, $2, $3)
          on conflict (server_id, name) do update set gib = excluded.gib, noted_at = now()",
@@ -57,14 +56,14 @@ pub(super) async fn record_size(tx: &mut PgConnection, server: ServerId, name: &
 }
 
 /// The recorded size of a snapshot.
-pub(super) async fn recorded_size(tx: &mut PgConnection, server: ServerId, name: &str) -> Result<Option<i64>> {
+pub(crate) async fn recorded_size(tx: &mut PgConnection, server: ServerId, name: &str) -> Result<Option<i64>> {
     sqlx::query_scalar!("select gib from snapshot_room where server_id = $1 and name = $2", server.0, name)
         .fetch_optional(tx)
         .await
 }
 
 /// Deletes the record of a snapshot that is gone.
-pub(super) async fn release(tx: &mut PgConnection, server: ServerId, name: &str) -> Result<()> {
+pub(crate) async fn release(tx: &mut PgConnection, server: ServerId, name: &str) -> Result<()> {
     sqlx::query!("delete from snapshot_room where server_id = $1 and name = $2", server.0, name)
         .execute(tx)
         .await
@@ -72,13 +71,13 @@ pub(super) async fn release(tx: &mut PgConnection, server: ServerId, name: &str)
 }
 
 /// Deletes the records of all of a server's snapshots, which are gone.
-pub async fn free_all(tx: &mut PgConnection, server: ServerId) -> Result<()> {
+pub(crate) async fn free_all(tx: &mut PgConnection, server: ServerId) -> Result<()> {
     sqlx::query!("delete from snapshot_room where server_id = $1", server.0).execute(tx).await.map(drop)
 }
 
 /// Reconciles our records with the host: snapshots that were deleted there hold nothing, and those without a record
 /// (taken before there were any, or manually) hold `gib`. One that was recorded just now may not exist yet.
-pub(super) async fn reconcile(tx: &mut PgConnection, server: ServerId, there: &[Snapshot], gib: i64) -> Result<()> {
+pub(crate) async fn reconcile(tx: &mut PgConnection, server: ServerId, there: &[Snapshot], gib: i64) -> Result<()> {
     let names: Vec<String> = there.iter().map(|s| s.name.clone()).collect();
     sqlx::query!(
         "with gone as (
