@@ -1,5 +1,7 @@
 //! Lists: pages, sorting and filters.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
 use crate::support::client::Response;
@@ -175,6 +177,57 @@ async fn audit_log_counting_and_paging_are_capped() {
     assert!(beyond.body["details"]["fields"]["page"].as_str().unwrap().contains("filter"), "{}", beyond.text);
     let few = app.provider.get("/api/audit?action=y").await.expect(200).body;
     assert_eq!(few["total"], 0);
+    for (order, first) in [("desc", &last), ("asc", &get("page=100&limit=100&order=asc").await.expect(200).body)] {
+        let rest = get(&format!("order={order}&limit=100&after={}", first["next"].as_str().unwrap())).await;
+        let rest = rest.expect(200).body;
+        assert_eq!(
+            (rest["data"].as_array().unwrap().len(), rest.get("next")),
+            (20, None),
+            "{order}: the 10,020th is the last"
+        );
+        let seen = |page: &Value| {
+            page["data"].as_array().unwrap().iter().map(|e| e["id"].to_string()).collect::<BTreeSet<_>>()
+        };
+        assert!(seen(first).is_disjoint(&seen(&rest)), "{order}");
+    }
+}
+
+/// Rows of the same time are neither repeated nor left out.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lists_by_time_are_continued_after_any_row() {
+    let app = TestApp::new().await;
+    for sql in [
+        "insert into mails (id, event, recipient, subject, text_body, html_body, state, created_at)
+         select gen_random_uuid(), n::text, 'a@example.com', n::text, '', '', 'sent', now() - make_interval(secs => n / 3)
+         from generate_series(1, 7) n",
+        "insert into alerts (kind, subject, level, value, raised_at, resolved_at, ended)
+         select 'mail_held', 'mail', 'warning', 1, now() - make_interval(secs => n / 3), now(), 'recovered'
+         from generate_series(1, 7) n",
+    ] {
+        sqlx::query(sql).execute(&app.db.pool).await.unwrap();
+    }
+    for list in ["/api/mails", "/api/alerts"] {
+        for order in ["asc", "desc"] {
+            let get = async |more: &str| app.provider.get(&format!("{list}?order={order}{more}")).await;
+            let ids =
+                |page: &Value| page["data"].as_array().unwrap().iter().map(|row| row["id"].clone()).collect::<Vec<_>>();
+            let all = ids(&get("").await.expect(200).body);
+            let (mut seen, mut page) = (vec![], get("&limit=3").await.expect(200).body);
+            loop {
+                seen.extend(ids(&page));
+                let Some(next) = page["next"].as_str() else { break };
+                page = get(&format!("&limit=3&after={next}")).await.expect(200).body;
+                assert_eq!((&page["total"], &page["page"]), (&json!(7), &json!(1)));
+            }
+            assert_eq!((seen.len(), &seen), (7, &all), "{list} {order}");
+            get("&page=1&after=1-00000000-0000-0000-0000-000000000000").await.expect(422);
+            for bad in ["1", "x-1", "-1-1", "99999999999999999999-1", "1-x"] {
+                let refused = get(&format!("&after={bad}")).await.expect(422);
+                assert!(refused.body["details"]["fields"]["after"].is_string(), "{list} {bad}: {}", refused.text);
+            }
+        }
+    }
+    app.provider.get("/api/alerts?sort=level&after=1-1").await.expect(422);
 }
 
 /// A list that takes too long is given up, and its client is told to filter it, long before the request's own limit.

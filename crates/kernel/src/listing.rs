@@ -1,6 +1,10 @@
 //! What services and stores need to list a part of many rows.
 
-use serde::Deserialize;
+use std::fmt::{self, Display};
+use std::str::FromStr;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Deserializer};
 
 use crate::error::{Error, Result};
 
@@ -39,6 +43,38 @@ impl Window {
             true => Ok(()),
             false => Err(Error::field("page", format!("Pages end at row {COUNTED}; filter the list."))),
         }
+    }
+}
+
+/// A row's place in a list sorted by time, where lists can be continued however long they are: `{microseconds}-{id}`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place<Id> {
+    /// The time that the list is sorted by.
+    pub at: DateTime<Utc>,
+    /// The row's id, which sorts rows of the same time.
+    pub id: Id,
+}
+
+impl<Id: Display> Display for Place<Id> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.at.timestamp_micros(), self.id)
+    }
+}
+
+impl<Id: FromStr> FromStr for Place<Id> {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> std::result::Result<Self, Self::Err> {
+        let parts = text.split_once('-').and_then(|(at, id)| Some((at.parse().ok()?, id.parse().ok()?)));
+        let place = parts.and_then(|(at, id)| Some(Self { at: DateTime::from_timestamp_micros(at)?, id }));
+        // The database knows no earlier times, and none of ours is.
+        place.filter(|place| place.at >= DateTime::UNIX_EPOCH).ok_or("send `next` of the response before")
+    }
+}
+
+impl<'de, Id: FromStr> Deserialize<'de> for Place<Id> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 

@@ -103,7 +103,7 @@ async fn addresses(
     Query(query): Query<PageQuery>,
 ) -> Result<Json<AddressPage>> {
     let (addresses, total) = service::addresses(&pools.core, id, query.window()).await?;
-    let Page { data: addresses, total, page, limit, pages } = Page::new(addresses, total, query);
+    let Page { data: addresses, total, page, limit, pages, .. } = Page::new(addresses, total, query);
     Ok(Json(AddressPage { addresses, total, page, limit, pages }))
 }
 

@@ -3,8 +3,7 @@
 use kernel::auth::Owner;
 use kernel::core::Core;
 use kernel::error::Result;
-use kernel::http::owned::{Ownable, Owned};
-use kernel::subjects::Subject;
+use kernel::http::owned::{Ownable, Owned, Ownership};
 
 use super::model::ServerRecord;
 use super::{store, subject};
@@ -22,11 +21,8 @@ impl Ownable for ServerRecord {
         Ok(store::live(&core.db, id).await?)
     }
 
-    fn owner(&self) -> Owner {
-        Owner { account: self.account_id, reseller: self.reseller_id }
-    }
-
-    fn subject(&self) -> Option<Subject> {
-        Some(subject::subject(self.id))
+    fn ownership(&self, _: &Core) -> Ownership {
+        let owner = Owner { account: self.account_id, reseller: self.reseller_id };
+        Ownership::Account(owner, Some(subject::subject(self.id)))
     }
 }

@@ -47,12 +47,12 @@ pub async fn refused(
 
 /// A server that is not deleted, if the caller may access it at this level.
 pub async fn accessible(core: &Core, caller: &Caller, id: ServerId, level: Access) -> Result<ServerRecord> {
-    Ok(ServerAccess::of(caller, store::live(&core.db, id).await?, level)?.thing)
+    Ok(ServerAccess::of(core, caller, store::live(&core.db, id).await?, level).await?.thing)
 }
 
 /// The same by guest number.
 pub async fn accessible_by_number(core: &Core, caller: &Caller, number: i64, level: Access) -> Result<ServerRecord> {
-    Ok(ServerAccess::of(caller, store::by_number(&core.db, number).await?, level)?.thing)
+    Ok(ServerAccess::of(core, caller, store::by_number(&core.db, number).await?, level).await?.thing)
 }
 
 /// Locks the server's row and checks it again, since it may have been suspended or deleted after the request was

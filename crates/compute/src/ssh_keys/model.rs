@@ -5,9 +5,8 @@ use garde::Validate;
 use kernel::auth::Owner;
 use kernel::core::Core;
 use kernel::error::Result;
-use kernel::http::owned::Ownable;
+use kernel::http::owned::{Ownable, Ownership};
 use kernel::http::text;
-use kernel::subjects::Subject;
 use serde::{Deserialize, Serialize};
 
 use super::store;
@@ -64,11 +63,7 @@ impl Ownable for SshKeyRecord {
         Ok(store::find(&core.db, id).await?)
     }
 
-    fn owner(&self) -> Owner {
-        Owner { account: self.account, reseller: self.reseller }
-    }
-
-    fn subject(&self) -> Option<Subject> {
-        None
+    fn ownership(&self, _: &Core) -> Ownership {
+        Ownership::Account(Owner { account: self.account, reseller: self.reseller }, None)
     }
 }

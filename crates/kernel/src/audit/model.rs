@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::http::text;
 use crate::ids::{AccountId, UserId};
-use crate::listing::SortOrder;
+use crate::listing::{Place, SortOrder};
 use crate::operations::model::OperationState;
 
 /// An entry of the audit log.
@@ -74,6 +74,10 @@ pub struct ListEntries {
     #[garde(range(min = 1, max = 100))]
     #[param(minimum = 1, maximum = 100)]
     pub limit: Option<i64>,
+    /// `next` of the response before: continues the list there, past the last page, too. Not together with `page`.
+    #[garde(skip)]
+    #[param(value_type = Option<String>)]
+    pub after: Option<Place<Uuid>>,
     /// Sort key: entries are sorted by the time they began.
     #[garde(skip)]
     #[param(inline)]

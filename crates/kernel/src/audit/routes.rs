@@ -15,6 +15,7 @@ use crate::http::ErrorBody;
 use crate::http::auth::AccountCaller;
 use crate::http::extract::{Json, Query};
 use crate::http::page::{Page, PageQuery};
+use crate::listing::Place;
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Core>> {
     OpenApiRouter::new().routes(routes!(list)).routes(routes!(refused))
@@ -26,7 +27,7 @@ pub(super) const ACCESS: &[AccessRow] =
 
 /// List audit entries: a provider sees all, a customer only those about themselves
 ///
-/// `total` counts up to 10,000, and paging ends there: filter the list to get further. Only the first 20 refused writes
+/// `total` counts up to 10,000, and pages end there: filter the list to get further, or continue it with `after`. Only the first 20 refused writes
 /// per account and hour are entries; `GET /api/audit/refused` has their total number.
 #[utoipa::path(get, path = "/audit", tag = "audit", operation_id = "listAuditEntries", params(ListEntries),
     responses((status = 200, body = Page<AuditEntry>), (status = 403, body = ErrorBody)))]
@@ -35,9 +36,9 @@ async fn list(
     AccountCaller(caller): AccountCaller,
     Query(query): Query<ListEntries>,
 ) -> Result<Json<Page<AuditEntry>>> {
-    let page = PageQuery { page: query.page, limit: query.limit };
+    let page = PageQuery { page: query.page, limit: query.limit }.or_after(query.after.as_ref())?;
     let (entries, total) = service::list(&core, &caller, &query, page.window()).await?;
-    Ok(Json(Page::new(entries, total, page)))
+    Ok(Json(Page::new(entries, total, page).continued(|entry| Place { at: entry.at, id: entry.id })))
 }
 
 /// Count refused writes by hour and account: a provider sees all, a customer only those about themselves

@@ -148,10 +148,16 @@ pub(super) async fn list(
            case when a.about like 'server:%' then split_part(a.about, ':', 2)::bigint end as server_id,
            a.account_id as "account_id: AccountId", a.reason, a.status, a.code, a.ended_at, a.operation_id,
            o.state as "operation_state?: OperationState", o.error_code as "operation_code?""#,
-        r#" order by case when $16 then a.at end, case when not $16 then a.at end desc, a.id limit $17 offset $18"#,
+        r#" and ($19::timestamptz is null
+                 or case when $16 then (a.at, a.id) > ($19, $20) else (a.at, a.id) < ($19, $20) end)
+            order by case when $16 then a.at end, case when not $16 then a.at end desc,
+                     case when $16 then a.id end, case when not $16 then a.id end desc
+            limit $17 offset $18"#,
         query.order == Some(SortOrder::Asc),
         window.limit,
-        window.offset
+        window.offset,
+        query.after.map(|place| place.at),
+        query.after.map(|place| place.id)
     );
     let total =
         entries!(fetch_one, query_scalar, (), r#"count(*) as "n!" from (select 1"#, " limit $16) counted", COUNTED);

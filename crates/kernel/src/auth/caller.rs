@@ -176,12 +176,26 @@ impl Caller {
         };
         let reach = self.reach(owner).filter(|_| in_scope(Access::Read)).ok_or_else(|| Error::not_found(what))?;
         if !in_scope(level) {
-            return Err(Error::new(Code::Forbidden, format!("This token may read the {what}, but not change it.")));
+            return Err(read_only(what));
         }
         if reach < level {
             return Err(role_forbids());
         }
         self.check_not_suspended(level)
+    }
+
+    /// The same for something that is the provider's.
+    pub fn check_provider_owned(&self, what: &str, level: Access) -> Result<()> {
+        if !self.sees_everything() || !self.scopes.allow(Access::Read) {
+            return Err(Error::not_found(what));
+        }
+        if level == Access::Write && !self.is_provider() {
+            return Err(role_forbids());
+        }
+        match self.scopes.allow(level) {
+            true => Ok(()),
+            false => Err(read_only(what)),
+        }
     }
 
     /// Refuses callers whose role or token does not allow this access to everything that their account owns.
@@ -234,6 +248,10 @@ impl Caller {
 /// The response to changes while the account is suspended.
 pub fn account_suspended(reason: &str) -> Error {
     Error::new(Code::Conflict, format!("This account is suspended: {reason}"))
+}
+
+fn read_only(what: &str) -> Error {
+    Error::new(Code::Forbidden, format!("This token may read the {what}, but not change it."))
 }
 
 /// The response to callers whose scopes are too narrow.

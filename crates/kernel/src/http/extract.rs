@@ -175,9 +175,7 @@ impl<S: Send + Sync, T: DeserializeOwned + Validate<Context = ()>> FromRequestPa
             let path = e.path().to_string();
             Error::field(if path == "." { "" } else { &path }, sentence(&e.into_inner().to_string()))
         })?;
-        value.validate().map_err(|report| {
-            Error::fields(report.iter().map(|(p, e)| (p.to_string(), sentence(&e.to_string()))).collect())
-        })?;
+        check("", &value)?;
         Ok(Self(value))
     }
 }

@@ -11,10 +11,21 @@ use super::auth::{AnyCaller, core, level};
 use super::extract::Path;
 use crate::auth::{Access, Caller, Owner};
 use crate::core::Core;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::subjects::Subject;
 
-/// Something that an account owns and that a route's `{id}` names.
+/// What decides who may reach something.
+#[derive(Debug, Clone)]
+pub enum Ownership {
+    /// An account owns it. Scopes call it by the subject; without one, only scopes for the whole account cover it.
+    Account(Owner, Option<Subject>),
+    /// It is about this subject, and outlives it.
+    About(Subject),
+    /// It is the provider's.
+    Provider,
+}
+
+/// Something that somebody owns and that a route's `{id}` names.
 pub trait Ownable: Debug + Clone + Send + Sync + Sized + 'static {
     /// What errors call it.
     const NAME: &'static str;
@@ -26,10 +37,7 @@ pub trait Ownable: Debug + Clone + Send + Sync + Sized + 'static {
     fn find(core: &Core, id: Self::Id) -> impl Future<Output = Result<Option<Self>>> + Send;
 
     /// Who owns it.
-    fn owner(&self) -> Owner;
-
-    /// What scopes call it; none: only scopes for the whole account cover it.
-    fn subject(&self) -> Option<Subject>;
+    fn ownership(&self, core: &Core) -> Ownership;
 }
 
 /// Something that the caller may read (GET) or change (other methods). What is not there and what is somebody else's
@@ -44,9 +52,18 @@ pub struct Owned<T> {
 
 impl<T: Ownable> Owned<T> {
     /// This thing, if there is one and the caller may do this much with it.
-    pub fn of(caller: &Caller, thing: Option<T>, level: Access) -> Result<Self> {
-        let thing = thing.ok_or_else(|| Error::not_found(T::NAME))?;
-        caller.check(T::NAME, thing.subject().as_ref(), thing.owner(), level)?;
+    pub async fn of(core: &Core, caller: &Caller, thing: Option<T>, level: Access) -> Result<Self> {
+        let unknown = || Error::not_found(T::NAME);
+        let thing = thing.ok_or_else(unknown)?;
+        match thing.ownership(core) {
+            Ownership::Account(owner, subject) => caller.check(T::NAME, subject.as_ref(), owner, level)?,
+            Ownership::About(subject) => core
+                .subjects()
+                .authorize(caller, &subject, level)
+                .await
+                .map_err(|e| if e.code == Code::NotFound { unknown() } else { e })?,
+            Ownership::Provider => caller.check_provider_owned(T::NAME, level)?,
+        }
         Ok(Self { caller: caller.clone(), thing })
     }
 }
@@ -63,6 +80,7 @@ impl<S: Send + Sync, T: Ownable> FromRequestParts<S> for Owned<T> {
         let AnyCaller(caller) = AnyCaller::from_request_parts(parts, state).await?;
         // By name: a path may have more parameters.
         let Path(IdPath { id }) = Path::<IdPath<T::Id>>::from_request_parts(parts, state).await?;
-        Self::of(&caller, T::find(core(&parts.extensions)?, id).await?, level(&parts.method))
+        let core = core(&parts.extensions)?;
+        Self::of(core, &caller, T::find(core, id).await?, level(&parts.method)).await
     }
 }

@@ -1,5 +1,7 @@
 //! Paged lists.
 
+use std::fmt::Display;
+
 use axum::http::{HeaderMap, HeaderName};
 use chrono::{DateTime, Utc};
 use garde::Validate;
@@ -7,7 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::extract::Json;
 use super::text;
-use crate::listing::{SortOrder, Window};
+use crate::error::{Error, Result};
+use crate::listing::{Place, SortOrder, Window};
 
 /// Header with the total count, for lists that are bare arrays.
 pub const TOTAL: HeaderName = HeaderName::from_static("x-total-count");
@@ -28,13 +31,24 @@ pub struct Page<T> {
     pub limit: i64,
     /// Number of pages.
     pub pages: i64,
+    /// What to send as `after` for the rows that follow, in lists that have it. Missing when there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
 }
 
 impl<T> Page<T> {
     /// The page that `query` asks for.
     pub fn new(data: Vec<T>, total: i64, query: PageQuery) -> Self {
         let (page, limit) = (query.number(), query.size());
-        Self { data, total, page, limit, pages: total / limit + i64::from(total % limit > 0) }
+        Self { data, total, page, limit, pages: total / limit + i64::from(total % limit > 0), next: None }
+    }
+
+    /// With where to continue after the last row, unless this page shows that there are no more.
+    #[must_use]
+    pub fn continued<Id: Display>(self, place: impl Fn(&T) -> Place<Id>) -> Self {
+        let full = i64::try_from(self.data.len()).is_ok_and(|rows| rows == self.limit);
+        let next = self.data.last().filter(|_| full).map(|row| place(row).to_string());
+        Self { next, ..self }
     }
 }
 
@@ -60,6 +74,14 @@ impl PageQuery {
 
     fn size(self) -> i64 {
         self.limit.unwrap_or(LIMIT)
+    }
+
+    /// The same, if the list is not to be continued after a place as well.
+    pub fn or_after<Id>(self, after: Option<&Place<Id>>) -> Result<Self> {
+        match (self.page, after) {
+            (Some(_), Some(_)) => Err(Error::field("after", "Send `page` or `after`, not both.")),
+            _ => Ok(self),
+        }
     }
 
     /// The rows on this page.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::http::text;
-use crate::listing::SortOrder;
+use crate::listing::{Place, SortOrder};
 use crate::stored_enum;
 
 /// Delivery state of an email.
@@ -81,6 +81,10 @@ pub struct ListMails {
     #[garde(range(min = 1, max = 100))]
     #[param(minimum = 1, maximum = 100)]
     pub limit: Option<i64>,
+    /// `next` of the response before: continues the list there, past the last page, too. Not together with `page`.
+    #[garde(skip)]
+    #[param(value_type = Option<String>)]
+    pub after: Option<Place<Uuid>>,
     /// Emails are sorted by the time they were first queued: newest first (`desc`) by default.
     #[garde(skip)]
     #[param(inline)]

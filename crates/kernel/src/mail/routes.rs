@@ -17,6 +17,7 @@ use crate::http::auth::ProviderCaller;
 use crate::http::extract::{Json, Path, Query};
 use crate::http::page::{Page, PageQuery};
 use crate::idempotency::Once;
+use crate::listing::Place;
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Core>> {
     OpenApiRouter::new().routes(routes!(list)).routes(routes!(retry))
@@ -34,9 +35,9 @@ async fn list(
     _: ProviderCaller,
     Query(query): Query<ListMails>,
 ) -> Result<Json<Page<MailView>>> {
-    let page = PageQuery { page: query.page, limit: query.limit };
+    let page = PageQuery { page: query.page, limit: query.limit }.or_after(query.after.as_ref())?;
     let (mails, total) = service::list(&core, &query, page.window()).await?;
-    Ok(Json(Page::new(mails, total, page)))
+    Ok(Json(Page::new(mails, total, page).continued(|mail| Place { at: mail.created_at, id: mail.id })))
 }
 
 /// Retry an email at once that failed, may have been sent, or is still queued (provider)

@@ -191,11 +191,16 @@ pub(super) async fn list(db: &PgPool, query: &ListMails, window: Window) -> Resu
         (MailView,),
         r#"id, recipient, subject, state as "state: MailState", held, attempts, last_error as error,
            case when state = 'queued' then run_at end as next_try_at, created_at, sent_at"#,
-        r#" order by case when $4 then created_at end, case when not $4 then created_at end desc, id
+        r#" and ($7::timestamptz is null
+                 or case when $4 then (created_at, id) > ($7, $8) else (created_at, id) < ($7, $8) end)
+            order by case when $4 then created_at end, case when not $4 then created_at end desc,
+                     case when $4 then id end, case when not $4 then id end desc
             limit $5 offset $6"#,
         query.order == Some(SortOrder::Asc),
         window.limit,
-        window.offset
+        window.offset,
+        query.after.map(|place| place.at),
+        query.after.map(|place| place.id)
     );
     let total =
         mails!(fetch_one, query_scalar, (), r#"count(*) as "n!" from (select 1"#, " limit $4) counted", COUNTED);

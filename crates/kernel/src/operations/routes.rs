@@ -11,11 +11,13 @@ use uuid::Uuid;
 use super::Operations;
 use super::model::OperationView;
 use super::service::{self, LogLine};
+use super::store::OperationRow;
 use crate::auth::{AccessRow, Admission};
 use crate::error::Result;
 use crate::http::ErrorBody;
-use crate::http::auth::{AnyCaller, ProviderCaller};
+use crate::http::auth::ProviderCaller;
 use crate::http::extract::{Json, Path, Query};
+use crate::http::owned::Owned;
 use crate::http::page::{PageQuery, TOTAL};
 use crate::idempotency::Once;
 
@@ -54,12 +56,8 @@ async fn stuck(
 /// State of an operation
 #[utoipa::path(get, path = "/operations/{id}", tag = "operations", operation_id = "getOperation",
     params(("id" = Uuid, Path, description = "The operation's id")), responses((status = 200, body = OperationView)))]
-async fn get(
-    State(operations): State<Arc<Operations>>,
-    AnyCaller(caller): AnyCaller,
-    Path(id): Path<Uuid>,
-) -> Result<Json<OperationView>> {
-    Ok(Json(service::get(&operations, &caller, id).await?))
+async fn get(Owned { caller, thing }: Owned<OperationRow>) -> Json<OperationView> {
+    Json(thing.view(caller.sees_everything()))
 }
 
 /// The last thousand lines of an operation's log (provider)

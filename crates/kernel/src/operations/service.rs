@@ -10,7 +10,7 @@ use super::model::OperationView;
 use super::store;
 pub use super::store::LogLine;
 use super::{OPERATION_CHANGED, Operations};
-use crate::auth::{Access, Caller};
+use crate::auth::Caller;
 use crate::core::Core;
 use crate::db;
 use crate::error::{Code, Error, Result};
@@ -36,18 +36,6 @@ pub async fn views(core: &Core, ids: &[Uuid]) -> Result<Vec<OperationView>> {
 /// The operation that holds a subject now, likewise.
 pub async fn active(core: &Core, subject: &Subject) -> Result<Option<OperationView>> {
     Ok(store::active(&core.db, subject).await?.map(|row| row.view(false)))
-}
-
-/// One operation for a caller: 404 unless they may see its subject.
-pub async fn get(operations: &Operations, caller: &Caller, id: Uuid) -> Result<OperationView> {
-    let unknown = || Error::not_found("operation");
-    let row = store::get(&operations.core.db, id).await?.ok_or_else(unknown)?;
-    // The history of a subject outlives it.
-    operations.core.subjects().authorize(caller, &row.subject(), Access::Read).await.map_err(|e| match e.code {
-        Code::NotFound => unknown(),
-        _ => e,
-    })?;
-    Ok(row.view(caller.sees_everything()))
 }
 
 /// A subject's operations, newest first, and the total count.

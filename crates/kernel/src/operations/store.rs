@@ -21,7 +21,9 @@ pub(super) use claim::{Claimed, KnownWorkflows, SlotLimits, claim, next_due, que
 pub(super) use held::{abandon, mark_all_stuck};
 pub(super) use lanes::{add_lane, lane_checked, remove_lane, set_lane};
 pub use views::LogLine;
-pub(super) use views::{active, by_ids, count_of_subject, count_stuck, get, log_lines, of_subject, stuck};
+pub(super) use views::{
+    OperationRow, active, by_ids, count_of_subject, count_stuck, get, log_lines, of_subject, stuck,
+};
 
 type Result<T> = sqlx::Result<T>;
 

@@ -3,7 +3,7 @@
 use chrono::{DateTime, NaiveTime, Utc};
 use garde::Validate;
 use kernel::http::text;
-use kernel::listing::SortOrder;
+use kernel::listing::{Place, SortOrder};
 use kernel::stored_enum;
 use monitor::alerts::{Kind, QuietPeriod};
 use serde::{Deserialize, Serialize};
@@ -153,6 +153,11 @@ pub struct ListAlerts {
     #[garde(range(min = 1, max = 100))]
     #[param(minimum = 1, maximum = 100)]
     pub limit: Option<i64>,
+    /// `next` of the response before: continues the list there, past the last page, too. Not together with `page`,
+    /// nor in the order of levels.
+    #[garde(skip)]
+    #[param(value_type = Option<String>)]
+    pub after: Option<Place<AlertId>>,
     /// Sort field; `raisedAt` by default.
     #[garde(skip)]
     #[param(inline)]

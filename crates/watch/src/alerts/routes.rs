@@ -9,18 +9,21 @@ use kernel::auth::{AccessRow, Admission};
 use kernel::core::Core;
 use kernel::error::Result;
 use kernel::http::ErrorBody;
-use kernel::http::auth::{AnyCaller, MemberCaller, ProviderCaller};
+use kernel::http::auth::{MemberCaller, ProviderCaller};
 use kernel::http::extract::{Json, Path, Query};
+use kernel::http::owned::Owned;
 use kernel::http::page::{Page, PageQuery};
 use kernel::idempotency::{Once, Post};
+use kernel::listing::Place;
 use serde::Deserialize;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::model::{
-    AlertKind, AlertRuleView, AlertView, ListAlerts, MuteAlerts, MuteRule, MutedAlerts, SetAlertRule, Unmute,
+    AlertKind, AlertRuleView, AlertView, ListAlerts, MuteAlerts, MuteRule, MutedAlerts, SetAlertRule, Sort, Unmute,
 };
 use super::service::{self, RuleQuery};
+use super::store::IncidentRow;
 use crate::ids::{AlertId, ServerId, TariffId};
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Core>> {
@@ -78,32 +81,27 @@ async fn list(
     MemberCaller(caller): MemberCaller,
     Query(query): Query<ListAlerts>,
 ) -> Result<Json<Page<AlertView>>> {
-    let page = PageQuery { page: query.page, limit: query.limit };
+    let page = PageQuery { page: query.page, limit: query.limit }.or_after(query.after.as_ref())?;
     let (alerts, total) = service::list(&core, &caller, &query, page.window()).await?;
-    Ok(Json(Page::new(alerts, total, page)))
+    let page = Page::new(alerts, total, page);
+    Ok(Json(match query.sort.unwrap_or_default() {
+        Sort::RaisedAt => page.continued(|alert| Place { at: alert.raised_at, id: alert.id }),
+        Sort::Level => page,
+    }))
 }
 
 /// Get an alert
 #[utoipa::path(get, path = "/alerts/{id}", tag = "alerts", operation_id = "getAlert",
     params(("id" = AlertId, Path, description = "The alert's id")), responses((status = 200, body = AlertView)))]
-async fn get(
-    State(core): State<Arc<Core>>,
-    AnyCaller(caller): AnyCaller,
-    Path(id): Path<AlertId>,
-) -> Result<Json<AlertView>> {
-    Ok(Json(service::get(&core, &caller, id).await?))
+async fn get(Owned { caller, thing }: Owned<IncidentRow>) -> Json<AlertView> {
+    Json(service::seen_by(&caller, thing))
 }
 
 /// Acknowledge an alert: no more email about it until it ends
 #[utoipa::path(post, path = "/alerts/{id}/acknowledge", tag = "alerts", operation_id = "acknowledgeAlert",
     params(("id" = AlertId, Path, description = "The alert's id")), responses((status = 200, body = AlertView)))]
-async fn acknowledge(
-    State(core): State<Arc<Core>>,
-    AnyCaller(caller): AnyCaller,
-    Path(id): Path<AlertId>,
-    once: Once,
-) -> Result<Json<AlertView>> {
-    Ok(Json(service::acknowledge(&core, &once, &caller, id).await?))
+async fn acknowledge(State(core): State<Arc<Core>>, access: Owned<IncidentRow>, once: Once) -> Result<Json<AlertView>> {
+    Ok(Json(service::acknowledge(&core, &once, &access).await?))
 }
 
 /// List the rules for everything (provider)

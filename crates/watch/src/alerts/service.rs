@@ -4,24 +4,28 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use compute::{servers, tariffs};
-use kernel::auth::{Access, Caller, role_forbids};
+use kernel::auth::Caller;
 use kernel::core::Core;
 use kernel::db;
 use kernel::error::{Code, Error, Result};
+use kernel::http::owned::Owned;
 use kernel::idempotency::Once;
 use kernel::listing::{Window, list_error};
 use monitor::alerts::Kind;
 use sqlx::PgConnection;
 
-use super::model::{AlertRuleView, AlertView, ListAlerts, LiveAlert, MutedAlerts, SetAlertRule};
+use super::model::{AlertRuleView, AlertView, ListAlerts, LiveAlert, MutedAlerts, SetAlertRule, Sort};
 use super::rules::{RuleSet, RuleSettings, RuleTarget};
 use super::store::{self, IncidentOwner, IncidentRow, MuteRow};
-use crate::ids::{AlertId, ServerId, TariffId};
+use crate::ids::{ServerId, TariffId};
 
 /// The alerts that the caller may see: those of their own servers, or all of them for a provider.
 pub async fn list(core: &Core, caller: &Caller, query: &ListAlerts, window: Window) -> Result<(Vec<AlertView>, i64)> {
     if query.host_id.is_some() && !caller.sees_everything() {
         return Err(Error::new(Code::Forbidden, "Only providers may filter by host."));
+    }
+    if query.after.is_some() && query.sort == Some(Sort::Level) {
+        return Err(Error::field("after", "Only a list sorted by `raisedAt` can be continued; page this one."));
     }
     let only = servers::subject::only(caller);
     let customer = caller.only_account();
@@ -32,38 +36,14 @@ pub async fn list(core: &Core, caller: &Caller, query: &ListAlerts, window: Wind
     Ok((rows.into_iter().map(|row| seen_by(caller, row)).collect(), total))
 }
 
-/// One alert, if the caller has this level of access to its subject.
-async fn accessible(core: &Core, caller: &Caller, id: AlertId, level: Access) -> Result<IncidentRow> {
-    let unknown = || Error::not_found("alert");
-    let row = store::incident(&core.db, id).await?.ok_or_else(unknown)?;
-    match row.owned_subject(core) {
-        // The alert history of a subject outlives it.
-        Some(subject) => core.subjects().authorize(caller, &subject, level).await.map_err(|e| match e.code {
-            Code::NotFound => unknown(),
-            _ => e,
-        })?,
-        None if !caller.sees_everything() || !caller.scopes.allow(Access::Read) => return Err(unknown()),
-        None if level == Access::Write && !caller.is_provider() => return Err(role_forbids()),
-        None if !caller.scopes.allow(level) => {
-            return Err(Error::new(Code::Forbidden, "This token may read the alert but not change it."));
-        }
-        None => {}
-    }
-    Ok(row)
-}
-
-fn seen_by(caller: &Caller, row: IncidentRow) -> AlertView {
+/// An alert, as the caller may see it.
+pub(super) fn seen_by(caller: &Caller, row: IncidentRow) -> AlertView {
     row.view((!caller.sees_everything()).then_some(caller.user))
 }
 
-/// One alert that the caller may see.
-pub async fn get(core: &Core, caller: &Caller, id: AlertId) -> Result<AlertView> {
-    accessible(core, caller, id, Access::Read).await.map(|row| seen_by(caller, row))
-}
-
 /// Acknowledges an alert: no more mail is sent about it, except that it has ended if its beginning was mailed.
-pub async fn acknowledge(core: &Core, once: &Once, caller: &Caller, id: AlertId) -> Result<AlertView> {
-    accessible(core, caller, id, Access::Write).await?;
+pub(super) async fn acknowledge(core: &Core, once: &Once, access: &Owned<IncidentRow>) -> Result<AlertView> {
+    let (caller, id) = (&access.caller, access.thing.id);
     once.run(core, async |tx| {
         store::acknowledge(tx, id, caller.user).await?;
         let row = store::incident(&mut *tx, id).await?.ok_or_else(|| Error::not_found("alert"))?;

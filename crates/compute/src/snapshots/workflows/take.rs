@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::hosts::Hosts;
 use crate::servers::Servers;
+use crate::servers::store::snapshot_room;
 use crate::servers::subject::server_of;
 use crate::servers::workflows::guest::{BUSY, Guest, HostWork};
 use crate::snapshots::room;

@@ -6,6 +6,9 @@ use sqlx::{PgExecutor, PgPool};
 use uuid::Uuid;
 
 use super::Result;
+use crate::core::Core;
+use crate::error;
+use crate::http::owned::{Ownable, Ownership};
 use crate::listing::COUNTED;
 use crate::operations::model::{OperationError, OperationState, OperationView};
 use crate::subjects::{CONTRACT_KIND, Subject};
@@ -57,6 +60,20 @@ impl OperationRow {
             started_at: self.started_at,
             ended_at: self.ended_at,
         }
+    }
+}
+
+impl Ownable for OperationRow {
+    const NAME: &'static str = "operation";
+
+    type Id = Uuid;
+
+    async fn find(core: &Core, id: Uuid) -> error::Result<Option<Self>> {
+        Ok(get(&core.db, id).await?)
+    }
+
+    fn ownership(&self, _: &Core) -> Ownership {
+        Ownership::About(self.subject())
     }
 }
 

@@ -2,6 +2,8 @@
 
 use chrono::{DateTime, Utc};
 use kernel::core::Core;
+use kernel::error;
+use kernel::http::owned::{Ownable, Ownership};
 use kernel::listing::{COUNTED, SortOrder, Window};
 use kernel::subjects::Subject;
 use sqlx::{PgConnection, PgExecutor, PgPool};
@@ -21,9 +23,9 @@ pub(in crate::alerts) struct IncidentOwner<'a> {
 }
 
 /// An incident with its subject.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(in crate::alerts) struct IncidentRow {
-    id: AlertId,
+    pub id: AlertId,
     kind: AlertKind,
     level: AlertLevel,
     value: f64,
@@ -45,12 +47,6 @@ pub(in crate::alerts) struct IncidentRow {
 }
 
 impl IncidentRow {
-    /// The subject, if it is of a kind that accounts own.
-    pub(in crate::alerts) fn owned_subject(&self, core: &Core) -> Option<Subject> {
-        let subject: Subject = self.subject.parse().ok()?;
-        core.subjects().subject(&subject.kind, &subject.id)
-    }
-
     pub(in crate::alerts) fn is_over(&self) -> bool {
         self.resolved_at.is_some()
     }
@@ -79,6 +75,23 @@ impl IncidentRow {
             muted_until: self.muted_until,
             mailed_at: self.told_at,
         }
+    }
+}
+
+impl Ownable for IncidentRow {
+    const NAME: &'static str = "alert";
+
+    type Id = AlertId;
+
+    async fn find(core: &Core, id: AlertId) -> error::Result<Option<Self>> {
+        Ok(incident(&core.db, id).await?)
+    }
+
+    /// Alerts about what is no subject, such as hosts, are the provider's.
+    fn ownership(&self, core: &Core) -> Ownership {
+        let named: Option<Subject> = self.subject.parse().ok();
+        let known = named.and_then(|subject| core.subjects().subject(&subject.kind, &subject.id));
+        known.map_or(Ownership::Provider, Ownership::About)
     }
 }
 
@@ -137,16 +150,20 @@ pub(in crate::alerts) async fn list(
     let mut tx = kernel::db::begin_list_query(db).await?;
     let rows = alerts!(
         filtered (rows fetch_all, &mut *tx),
-        r#" order by case when $10 then case a.level when 'critical' then 1 else 0 end * case when $11 then 1 else -1 end end,
+        r#" and ($14::timestamptz is null
+                 or case when $11 then (a.raised_at, a.id) > ($14, $15) else (a.raised_at, a.id) < ($14, $15) end)
+            order by case when $10 then case a.level when 'critical' then 1 else 0 end * case when $11 then 1 else -1 end end,
                      case when $11 then a.raised_at end, case when not $11 then a.raised_at end desc,
-                     case when $11 then a.id else -a.id end
+                     case when $11 then a.id end, case when not $11 then a.id end desc
             limit $12 offset $13"#,
         whose,
         query,
         query.sort == Some(Sort::Level),
         query.order == Some(SortOrder::Asc),
         window.limit,
-        window.offset
+        window.offset,
+        query.after.map(|place| place.at),
+        query.after.map(|place| place.id.0)
     )?;
     let total = alerts!(
         filtered (@ fetch_one, query_scalar, (), &mut *tx, r#"count(*) as "n!" from (select 1"#),
