@@ -99,6 +99,7 @@ pub async fn register(accounts: &Accounts, new: Register, origin: &LoginOrigin) 
     let mut tx = db::begin(&accounts.core.db).await?;
     let user = insert_with_account(&mut tx, &new.email, new.name.trim(), None, &hash, false).await?;
     audit::account(user.account_id);
+    store::accounts::limit_servers(&mut tx, user.account_id, accounts.settings.registration_server_limit).await?;
     confirmations::send(accounts, &mut tx, &user).await?;
     open_session(accounts, tx, user, origin).await
 }

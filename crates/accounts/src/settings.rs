@@ -14,6 +14,8 @@ pub struct AccountSettings {
     pub public_url: String,
     /// Whether anyone may register as a customer.
     pub registration: bool,
+    /// How many servers the account of someone who registered may have, until the provider changes it.
+    pub registration_server_limit: u16,
     /// Lifetime of an access token in minutes.
     pub access_token_minutes: u32,
     /// Lifetime of a login session in days; its refresh tokens expire with it.
@@ -33,6 +35,7 @@ impl Default for AccountSettings {
         Self {
             public_url: "http://127.0.0.1:5000".into(),
             registration: false,
+            registration_server_limit: 5,
             access_token_minutes: 15,
             session_days: 30,
             login_limit_account: 10,

@@ -45,6 +45,14 @@ pub(crate) async fn insert_own(tx: &mut PgConnection, user: UserId, parent: Opti
     set_own(tx, user, account).await
 }
 
+/// Sets how many servers an account may have.
+pub(crate) async fn limit_servers(tx: &mut PgConnection, account: AccountId, limit: u16) -> Result<()> {
+    sqlx::query!("update accounts set server_limit = $2 where id = $1", account.0, i32::from(limit))
+        .execute(tx)
+        .await
+        .map(drop)
+}
+
 /// Makes this the account that a user acts for unless they name another one.
 pub(crate) async fn set_own(tx: &mut PgConnection, user: UserId, account: AccountId) -> Result<()> {
     sqlx::query!("update users set account_id = $2 where id = $1", user.0, account.0).execute(tx).await.map(drop)
