@@ -23,7 +23,11 @@ async fn registration_is_closed_unless_the_provider_opens_it() {
     let me = open.nobody.with_token(signed_in["accessToken"].as_str().unwrap());
     assert_eq!(me.get("/api/auth/me").await.expect(200).body["email"], "new@example.com");
     let limits = async |who: &Client| who.get("/api/accounts").await.expect(200).body["data"][0]["serverLimit"].clone();
-    assert_eq!((limits(&me).await, limits(&open.customer).await), (json!(5), json!(100)), "the provider knows the other");
+    assert_eq!(
+        (limits(&me).await, limits(&open.customer).await),
+        (json!(5), json!(100)),
+        "the provider knows the other"
+    );
     // The same address in different case is the same address.
     let again = json!({ "email": "NEW@example.com", "password": "a long password" });
     assert_eq!(open.nobody.post("/api/auth/register", again).await.expect(409).code(), "ALREADY_EXISTS");

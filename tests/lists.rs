@@ -198,7 +198,8 @@ async fn lists_by_time_are_continued_after_any_row() {
     let app = TestApp::new().await;
     for sql in [
         "insert into mails (id, event, recipient, subject, text_body, html_body, state, created_at)
-         select gen_random_uuid(), n::text, 'a@example.com', n::text, '', '', 'sent', now() - make_interval(secs => n / 3)
+         select gen_random_uuid(), n::text, 'a@example.com', n::text, '', '', 'sent',
+                now() - make_interval(secs => n / 3)
          from generate_series(1, 7) n",
         "insert into alerts (kind, subject, level, value, raised_at, resolved_at, ended)
          select 'mail_held', 'mail', 'warning', 1, now() - make_interval(secs => n / 3), now(), 'recovered'

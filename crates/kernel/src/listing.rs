@@ -67,7 +67,7 @@ impl<Id: FromStr> FromStr for Place<Id> {
     fn from_str(text: &str) -> std::result::Result<Self, Self::Err> {
         let parts = text.split_once('-').and_then(|(at, id)| Some((at.parse().ok()?, id.parse().ok()?)));
         let place = parts.and_then(|(at, id)| Some(Self { at: DateTime::from_timestamp_micros(at)?, id }));
-        // The database knows no earlier times, and none of ours is.
+        // No row of ours is older, and the database can't store every older time.
         place.filter(|place| place.at >= DateTime::UNIX_EPOCH).ok_or("send `next` of the response before")
     }
 }

@@ -44,7 +44,8 @@ pub(super) async fn insert(
 /// Whether this ticket is valid, checked before taking the lock.
 pub(super) async fn is_good(db: &PgPool, ticket: &[u8; 32], address: IpAddr) -> Result<bool> {
     sqlx::query_scalar!(
-        r#"select exists (select 1 from consoles where ticket = $1 and ticket_until > now() and address = $2) as "good!""#,
+        r#"select exists (
+               select 1 from consoles where ticket = $1 and ticket_until > now() and address = $2) as "good!""#,
         &ticket[..],
         address.to_string()
     )
@@ -82,7 +83,8 @@ pub(super) async fn redeem_ticket(
                alive_until = clock_timestamp() + make_interval(secs => $3)
            where ticket = $1 and ticket_until > clock_timestamp() and address = $2
            returning id, server_id as "server: ServerId", user_id as "user: UserId",
-               account_id as "account: AccountId", token_id as token, session_id as session, connection, extract(epoch from clock_timestamp() - opened_at)::float8 as "age!""#,
+               account_id as "account: AccountId", token_id as token, session_id as session, connection,
+               extract(epoch from clock_timestamp() - opened_at)::float8 as "age!""#,
         &ticket[..],
         address.to_string(),
         alive.as_secs_f64()
@@ -94,7 +96,8 @@ pub(super) async fn redeem_ticket(
 /// How many connected consoles the account and the server have.
 pub(super) async fn count(tx: &mut PgConnection, account: AccountId, server: ServerId) -> Result<(i64, i64)> {
     let row = sqlx::query!(
-        r#"select count(*) filter (where account_id = $1) as "of_account!", count(*) filter (where server_id = $2) as "of_server!"
+        r#"select count(*) filter (where account_id = $1) as "of_account!",
+                  count(*) filter (where server_id = $2) as "of_server!"
            from consoles where (account_id = $1 or server_id = $2) and alive_until > now()"#,
         account.0,
         server.0

@@ -14,7 +14,8 @@ use crate::ids::HostId;
 /// Where the host keys of guests are pinned. Servers have them, which stand on hosts.
 #[async_trait]
 pub trait GuestKeys: Debug + Send + Sync + 'static {
-    /// The host key of the guest with this marker; pins this one if none is stored. `None`: the host has no such server.
+    /// The host key of the guest with this marker; pins this one if none is stored. `None`: there is no such server on
+    /// this host.
     async fn pin(&self, core: &Core, host: HostId, marker: Uuid, key: &str) -> sqlx::Result<Option<String>>;
 }
 

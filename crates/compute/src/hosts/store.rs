@@ -196,7 +196,8 @@ pub(super) async fn hosts(db: impl PgExecutor<'_>) -> Result<Vec<HostRow>> {
     sqlx::query_as!(
         HostRow,
         r#"select id as "id: HostId", name, kind as "kind: KindName", config_sealed, management_key, enabled,
-                  cpu_overcommit, memory_overcommit, disk_overcommit, seen_at, last_error, identity, created_at, updated_at
+                  cpu_overcommit, memory_overcommit, disk_overcommit, seen_at, last_error, identity, created_at,
+                  updated_at
            from hosts order by id"#
     )
     .fetch_all(db)
@@ -208,7 +209,8 @@ pub(super) async fn host(db: impl PgExecutor<'_>, id: HostId) -> Result<Option<H
     sqlx::query_as!(
         HostRow,
         r#"select id as "id: HostId", name, kind as "kind: KindName", config_sealed, management_key, enabled,
-                  cpu_overcommit, memory_overcommit, disk_overcommit, seen_at, last_error, identity, created_at, updated_at
+                  cpu_overcommit, memory_overcommit, disk_overcommit, seen_at, last_error, identity, created_at,
+                  updated_at
            from hosts where id = $1"#,
         id.0
     )
@@ -221,7 +223,8 @@ pub(super) async fn lock(tx: &mut PgConnection, id: HostId) -> Result<Option<Hos
     sqlx::query_as!(
         HostRow,
         r#"select id as "id: HostId", name, kind as "kind: KindName", config_sealed, management_key, enabled,
-                  cpu_overcommit, memory_overcommit, disk_overcommit, seen_at, last_error, identity, created_at, updated_at
+                  cpu_overcommit, memory_overcommit, disk_overcommit, seen_at, last_error, identity, created_at,
+                  updated_at
            from hosts where id = $1 for no key update"#,
         id.0
     )
@@ -239,8 +242,8 @@ pub async fn by_name(db: impl PgExecutor<'_>, name: &str) -> Result<Option<HostI
 /// The nodes of these hosts, with what servers hold of them.
 pub(super) async fn nodes(db: impl PgExecutor<'_>, hosts: &[i64]) -> Result<Vec<(HostId, HostNode)>> {
     let rows = sqlx::query!(
-        r#"select n.host_id as "host: HostId", n.name, n.online, n.cores, n.memory_mib, n.disk_gib, n.disk_shared, n.seen_at,
-                  count(s.id) as "servers!", coalesce(sum(s.cores), 0)::bigint as "reserved_cores!",
+        r#"select n.host_id as "host: HostId", n.name, n.online, n.cores, n.memory_mib, n.disk_gib, n.disk_shared,
+                  n.seen_at, count(s.id) as "servers!", coalesce(sum(s.cores), 0)::bigint as "reserved_cores!",
                   coalesce(sum(s.memory_mib), 0)::bigint as "reserved_memory!",
                   coalesce(sum(s.disk_gib + held.gib), 0)::bigint as "reserved_disk!"
            from nodes n left join servers s on s.host_id = n.host_id and s.node = n.name and s.reserved

@@ -88,7 +88,8 @@ pub(super) async fn insert(db: impl PgExecutor<'_>, new: &NewImage) -> Result<Op
 pub(super) async fn update(db: impl PgExecutor<'_>, image: &Image) -> Result<Image> {
     sqlx::query_as!(
         Image,
-        r#"update images set name = $2, type = $3, kind = $4, enabled = $5, root_login = $6, updated_at = now() where id = $1
+        r#"update images set name = $2, type = $3, kind = $4, enabled = $5, root_login = $6, updated_at = now()
+           where id = $1
            returning id as "id: ImageId", name, type as family, kind as "kind: ServerKind",
                   root_login as "root_login: RootLogin", enabled, created_at, updated_at"#,
         image.id.0,
@@ -136,7 +137,8 @@ pub(super) struct HostSource {
 pub(super) async fn sources_on(db: impl PgExecutor<'_>, host: HostId) -> Result<Vec<HostSource>> {
     sqlx::query_as!(
         HostSource,
-        r#"select s.image_id as "image: ImageId", i.name, i.kind as "kind: ServerKind", s.host_id as "host: HostId", s.source
+        r#"select s.image_id as "image: ImageId", i.name, i.kind as "kind: ServerKind", s.host_id as "host: HostId",
+                  s.source
            from image_sources s join images i on i.id = s.image_id
            where s.host_id = $1 and i.enabled order by s.image_id"#,
         host.0
@@ -153,7 +155,8 @@ pub(super) async fn claim_due_sources(db: impl PgExecutor<'_>, seconds: f64) -> 
            from images i, hosts h
            where i.id = s.image_id and h.id = s.host_id and i.enabled and h.enabled
              and (s.looked_at is null or s.nodes = '{}' or s.looked_at < now() - make_interval(secs => $1))
-           returning s.image_id as "image: ImageId", i.name, i.kind as "kind: ServerKind", s.host_id as "host: HostId", s.source"#,
+           returning s.image_id as "image: ImageId", i.name, i.kind as "kind: ServerKind", s.host_id as "host: HostId",
+           s.source"#,
         seconds
     )
     .fetch_all(db)

@@ -13,7 +13,8 @@ pub async fn tariffs(db: impl PgExecutor<'_>, only_enabled: bool) -> Result<Vec<
         Tariff,
         r#"select id as "id: TariffId", name, kind as "kind: ServerKind", cores, memory_mib as memory, disk_gib as disk,
                   traffic_gib as traffic, bandwidth_mbps as bandwidth, price, currency, enabled, max_cores,
-                  max_memory_mib as max_memory, max_disk_gib as max_disk, snapshot_limit as snapshots, created_at, updated_at
+                  max_memory_mib as max_memory, max_disk_gib as max_disk, snapshot_limit as snapshots, created_at,
+                  updated_at
            from tariffs where enabled or not $1 order by id"#,
         only_enabled
     )
@@ -27,7 +28,8 @@ pub async fn tariff(db: impl PgExecutor<'_>, id: TariffId) -> Result<Option<Tari
         Tariff,
         r#"select id as "id: TariffId", name, kind as "kind: ServerKind", cores, memory_mib as memory, disk_gib as disk,
                   traffic_gib as traffic, bandwidth_mbps as bandwidth, price, currency, enabled, max_cores,
-                  max_memory_mib as max_memory, max_disk_gib as max_disk, snapshot_limit as snapshots, created_at, updated_at
+                  max_memory_mib as max_memory, max_disk_gib as max_disk, snapshot_limit as snapshots, created_at,
+                  updated_at
            from tariffs where id = $1"#,
         id.0
     )
@@ -41,7 +43,8 @@ pub(super) async fn lock(tx: &mut PgConnection, id: TariffId) -> Result<Option<T
         Tariff,
         r#"select id as "id: TariffId", name, kind as "kind: ServerKind", cores, memory_mib as memory, disk_gib as disk,
                   traffic_gib as traffic, bandwidth_mbps as bandwidth, price, currency, enabled, max_cores,
-                  max_memory_mib as max_memory, max_disk_gib as max_disk, snapshot_limit as snapshots, created_at, updated_at
+                  max_memory_mib as max_memory, max_disk_gib as max_disk, snapshot_limit as snapshots, created_at,
+                  updated_at
            from tariffs where id = $1 for no key update"#,
         id.0
     )
@@ -53,13 +56,16 @@ pub(super) async fn lock(tx: &mut PgConnection, id: TariffId) -> Result<Option<T
 pub(super) async fn insert(db: impl PgExecutor<'_>, new: &NewTariff) -> Result<Option<Tariff>> {
     sqlx::query_as!(
         Tariff,
-        r#"insert into tariffs (name, kind, cores, memory_mib, disk_gib, traffic_gib, price, currency, enabled, max_cores,
+        r#"insert into tariffs (name, kind, cores, memory_mib, disk_gib, traffic_gib, price, currency, enabled,
+           max_cores,
                                 max_memory_mib, max_disk_gib, snapshot_limit, bandwidth_mbps)
            values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
            on conflict (lower(name)) do nothing
-           returning id as "id: TariffId", name, kind as "kind: ServerKind", cores, memory_mib as memory, disk_gib as disk,
+           returning id as "id: TariffId", name, kind as "kind: ServerKind", cores, memory_mib as memory,
+           disk_gib as disk,
                      traffic_gib as traffic, bandwidth_mbps as bandwidth, price, currency, enabled, max_cores,
-                  max_memory_mib as max_memory, max_disk_gib as max_disk, snapshot_limit as snapshots, created_at, updated_at"#,
+                  max_memory_mib as max_memory, max_disk_gib as max_disk, snapshot_limit as snapshots, created_at,
+                  updated_at"#,
         new.name.trim(),
         new.kind.as_str(),
         new.cores,
@@ -87,9 +93,11 @@ pub(super) async fn update(db: impl PgExecutor<'_>, tariff: &Tariff) -> Result<T
                   price = $8, currency = $9, enabled = $10, max_cores = $11, max_memory_mib = $12, max_disk_gib = $13,
                   snapshot_limit = $14, bandwidth_mbps = $15, updated_at = now()
            where id = $1
-           returning id as "id: TariffId", name, kind as "kind: ServerKind", cores, memory_mib as memory, disk_gib as disk,
+           returning id as "id: TariffId", name, kind as "kind: ServerKind", cores, memory_mib as memory,
+           disk_gib as disk,
                      traffic_gib as traffic, bandwidth_mbps as bandwidth, price, currency, enabled, max_cores,
-                  max_memory_mib as max_memory, max_disk_gib as max_disk, snapshot_limit as snapshots, created_at, updated_at"#,
+                  max_memory_mib as max_memory, max_disk_gib as max_disk, snapshot_limit as snapshots, created_at,
+                  updated_at"#,
         tariff.id.0,
         tariff.name,
         tariff.kind.as_str(),

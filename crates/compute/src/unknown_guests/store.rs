@@ -108,7 +108,8 @@ pub(super) async fn store_facts(db: &PgPool, host: HostId, marker: Uuid, facts: 
     let addresses: Vec<String> = facts.addresses.iter().map(ToString::to_string).collect();
     let number = |n: Option<u64>| n.and_then(|n| i64::try_from(n).ok());
     sqlx::query!(
-        "update unknown_guests set hostname = left($3, 253), addresses = $4::text[]::inet[], cores = $5, memory_mib = $6,
+        "update unknown_guests set hostname = left($3, 253), addresses = $4::text[]::inet[], cores = $5,
+         memory_mib = $6,
                 disk_gib = $7
          where host_id = $1 and marker = $2",
         host.0,

@@ -36,13 +36,18 @@ impl Inventory for Proxmox {
 
     async fn find(&self, guest: &GuestRef) -> Result<Presence> {
         let client = &self.client;
-        let (at, power) = match lookup::lookup(client, guest).await? {
+        let mut seen = lookup::lookup(client, guest).await?;
+        if let Lookup::Coming(at) = &seen {
+            if is_made_now(client, at).await? {
+                return Ok(Presence::Present { node: at.node.clone(), power: GuestPower::Unknown, busy: true });
+            }
+            // The task may have ended between the two reads.
+            seen = lookup::lookup(client, guest).await?;
+        }
+        let (at, power) = match seen {
             Lookup::Absent => return Ok(Presence::Absent),
             Lookup::Ours(found) => (found.at.clone(), found.power()),
             Lookup::Coming(at) => {
-                if is_made_now(client, &at).await? {
-                    return Ok(Presence::Present { node: at.node, power: GuestPower::Unknown, busy: true });
-                }
                 return Err(Error::StaleLock(format!(
                     "{0} is locked by a creation that no task is working on: check it on node {1}, then unlock and \
                      destroy it",

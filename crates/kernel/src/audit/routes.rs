@@ -27,8 +27,8 @@ pub(super) const ACCESS: &[AccessRow] =
 
 /// List audit entries: a provider sees all, a customer only those about themselves
 ///
-/// `total` counts up to 10,000, and pages end there: filter the list to get further, or continue it with `after`. Only the first 20 refused writes
-/// per account and hour are entries; `GET /api/audit/refused` has their total number.
+/// `total` counts up to 10,000, and pages end there: filter the list to get further, or continue it with `after`. Only
+/// the first 20 refused writes per account and hour are entries; `GET /api/audit/refused` has their total number.
 #[utoipa::path(get, path = "/audit", tag = "audit", operation_id = "listAuditEntries", params(ListEntries),
     responses((status = 200, body = Page<AuditEntry>), (status = 403, body = ErrorBody)))]
 async fn list(

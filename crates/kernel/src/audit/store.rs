@@ -178,7 +178,8 @@ pub(super) async fn refusals(
     let mut tx = crate::db::begin_list_query(db).await?;
     let rows = sqlx::query_as!(
         RefusedWrites,
-        r#"select hour, nullif(user_id, 0) as "user_id: UserId", nullif(account_id, 0) as "account_id: AccountId", count, last_at
+        r#"select hour, nullif(user_id, 0) as "user_id: UserId", nullif(account_id, 0) as "account_id: AccountId",
+                  count, last_at
            from audit_refused where $1::bigint is null or account_id = $1
            order by hour desc, user_id, account_id limit $2 offset $3"#,
         mine.map(|id| id.0),

@@ -99,7 +99,8 @@ pub async fn begin_list_query(db: &PgPool) -> sqlx::Result<Tx> {
     let mut tx = begin(db).await?;
     sqlx::query!(
         "select set_config('plan_cache_mode', 'force_custom_plan', true) as plans,
-                set_config('statement_timeout', '2s', true) as time, set_config('lock_timeout', '1500ms', true) as locks"
+                set_config('statement_timeout', '2s', true) as time,
+                set_config('lock_timeout', '1500ms', true) as locks"
     )
     .fetch_one(&mut *tx)
     .await?;

@@ -25,13 +25,13 @@ pub struct Page<T> {
     pub data: Vec<T>,
     /// Total count over all pages.
     pub total: i64,
-    /// The number of this page, starting at 1.
+    /// The number of this page, starting at 1; 1 with `after`.
     pub page: i64,
     /// Maximum number of rows per page.
     pub limit: i64,
     /// Number of pages.
     pub pages: i64,
-    /// What to send as `after` for the rows that follow, in lists that have it. Missing when there are none.
+    /// What to send as `after` for the rows that follow, in lists that have it. Missing if there are certainly none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
 }

@@ -98,7 +98,8 @@ pub(super) async fn retry(
     held: Option<bool>,
 ) -> Result<()> {
     sqlx::query!(
-        "update mails set state = 'queued', run_at = now() + make_interval(secs => $3), last_error = $4, held = coalesce($5, held)
+        "update mails set state = 'queued', run_at = now() + make_interval(secs => $3), last_error = $4,
+         held = coalesce($5, held)
          where id = $1 and state = 'sending' and attempts = $2",
         mail.id,
         mail.attempts,
@@ -115,7 +116,8 @@ pub(super) async fn retry(
 /// automatically.
 pub(super) async fn give_up(db: &PgPool, mail: &QueuedMail, state: &str, error: &str) -> Result<()> {
     sqlx::query!(
-        "update mails set state = $3, last_error = $4, held = false where id = $1 and state = 'sending' and attempts = $2",
+        "update mails set state = $3, last_error = $4, held = false
+         where id = $1 and state = 'sending' and attempts = $2",
         mail.id,
         mail.attempts,
         state,
@@ -237,7 +239,8 @@ pub(super) async fn requeue(tx: &mut PgConnection, id: Uuid) -> Result<MailView>
 /// Deletes emails that were finished and are older than `days`.
 pub(super) async fn purge(db: &PgPool, days: i32) -> Result<Vec<Uuid>> {
     sqlx::query_scalar!(
-        "delete from mails where state in ('sent', 'failed', 'unknown') and created_at < aged_to() - make_interval(days => $1)
+        "delete from mails where state in ('sent', 'failed', 'unknown')
+         and created_at < aged_to() - make_interval(days => $1)
          returning id",
         days
     )

@@ -94,8 +94,10 @@ pub(super) async fn aggregate(
     .await?;
     let Some(span) = span.filter(|s| s.to > s.from) else { return Ok(false) };
     let summed = match level {
-        Resolution::Coarse => sqlx::query!(
-            "insert into samples_1h (server_id, taken_at, samples, up, cpu_min, cpu_mean, cpu_max, memory_min, memory_mean,
+        Resolution::Coarse => {
+            sqlx::query!(
+                "insert into samples_1h (server_id, taken_at, samples, up, cpu_min, cpu_mean, cpu_max, memory_min,
+             memory_mean,
                  memory_max, memory_size, disk_min, disk_mean, disk_max, disk_size, rates, net_in_min, net_in_mean,
                  net_in_max, net_out_min, net_out_mean, net_out_max, cpus, memories, disks)
              select server_id, date_bin('1 hour', taken_at, 'epoch'), sum(samples), sum(up * samples) / sum(samples),
@@ -111,13 +113,16 @@ pub(super) async fn aggregate(
              from samples_5m where taken_at >= $1 and taken_at < $2
              group by 1, 2
              on conflict (server_id, taken_at) do nothing",
-            span.from,
-            span.to
-        )
-        .execute(&mut *tx)
-        .await?,
-        _ => sqlx::query!(
-            "insert into samples_5m (server_id, taken_at, samples, up, cpu_min, cpu_mean, cpu_max, memory_min, memory_mean,
+                span.from,
+                span.to
+            )
+            .execute(&mut *tx)
+            .await?
+        }
+        _ => {
+            sqlx::query!(
+                "insert into samples_5m (server_id, taken_at, samples, up, cpu_min, cpu_mean, cpu_max, memory_min,
+             memory_mean,
                  memory_max, memory_size, disk_min, disk_mean, disk_max, disk_size, rates, net_in_min, net_in_mean,
                  net_in_max, net_out_min, net_out_mean, net_out_max, cpus, memories, disks)
              select server_id, date_bin('5 minutes', taken_at, 'epoch'), count(*),
@@ -129,11 +134,12 @@ pub(super) async fn aggregate(
              from samples where taken_at >= $1 and taken_at < $2
              group by 1, 2
              on conflict (server_id, taken_at) do nothing",
-            span.from,
-            span.to
-        )
-        .execute(&mut *tx)
-        .await?,
+                span.from,
+                span.to
+            )
+            .execute(&mut *tx)
+            .await?
+        }
     };
     let done_to = match summed.rows_affected() {
         0 => next(&mut tx, level, span.to, span.end).await?,
@@ -155,8 +161,10 @@ async fn next(
 ) -> Result<DateTime<Utc>> {
     sqlx::query_scalar!(
         r#"select greatest($2::timestamptz, least($3::timestamptz, date_bin(make_interval(secs => $4::bigint),
-                      case when $1 = '1h' then (select min(taken_at) from samples_5m where taken_at >= $2 and taken_at < $3)
-                           else (select min(taken_at) from samples where taken_at >= $2 and taken_at < $3) end, 'epoch')))
+                      case when $1 = '1h'
+                           then (select min(taken_at) from samples_5m where taken_at >= $2 and taken_at < $3)
+                           else (select min(taken_at) from samples where taken_at >= $2 and taken_at < $3)
+                      end, 'epoch')))
            as "next!""#,
         level.as_str(),
         from,
@@ -180,21 +188,22 @@ pub(super) struct ChartSpans {
 pub(super) async fn points(db: &PgPool, server: ServerId, spans: ChartSpans, step: i64) -> Result<Vec<MetricsPoint>> {
     let rows = sqlx::query!(
         r#"with parts as (
-               select taken_at, samples, up, cpu_min, cpu_mean, cpu_max, memory_min, memory_mean, memory_max, memory_size,
-                      disk_min, disk_mean, disk_max, disk_size, rates, net_in_min, net_in_mean, net_in_max, net_out_min,
-                      net_out_mean, net_out_max, coalesce(cpus, samples) as cpus, coalesce(memories, samples) as memories,
-                      coalesce(disks, samples) as disks
+               select taken_at, samples, up, cpu_min, cpu_mean, cpu_max, memory_min, memory_mean, memory_max,
+                      memory_size, disk_min, disk_mean, disk_max, disk_size, rates, net_in_min, net_in_mean,
+                      net_in_max, net_out_min, net_out_mean, net_out_max, coalesce(cpus, samples) as cpus,
+                      coalesce(memories, samples) as memories, coalesce(disks, samples) as disks
                from samples_1h where server_id = $1 and taken_at >= $2 and taken_at < $3
                union all
-               select taken_at, samples, up, cpu_min, cpu_mean, cpu_max, memory_min, memory_mean, memory_max, memory_size,
-                      disk_min, disk_mean, disk_max, disk_size, rates, net_in_min, net_in_mean, net_in_max, net_out_min,
-                      net_out_mean, net_out_max, coalesce(cpus, samples) as cpus, coalesce(memories, samples) as memories,
-                      coalesce(disks, samples) as disks
+               select taken_at, samples, up, cpu_min, cpu_mean, cpu_max, memory_min, memory_mean, memory_max,
+                      memory_size, disk_min, disk_mean, disk_max, disk_size, rates, net_in_min, net_in_mean,
+                      net_in_max, net_out_min, net_out_mean, net_out_max, coalesce(cpus, samples) as cpus,
+                      coalesce(memories, samples) as memories, coalesce(disks, samples) as disks
                from samples_5m where server_id = $1 and taken_at >= $3 and taken_at < $4
                union all
                select taken_at, 1, (power = 'running')::int, cpu, cpu, cpu, memory_used, memory_used, memory_used,
-                      memory_max, disk_used, disk_used, disk_used, disk_max, (net_in_rate is not null)::int, net_in_rate,
-                      net_in_rate, net_in_rate, net_out_rate, net_out_rate, net_out_rate, (cpu is not null)::int,
+                      memory_max, disk_used, disk_used, disk_used, disk_max, (net_in_rate is not null)::int,
+                      net_in_rate, net_in_rate, net_in_rate, net_out_rate, net_out_rate, net_out_rate,
+                      (cpu is not null)::int,
                       (memory_used is not null)::int, (disk_used is not null)::int
                from samples where server_id = $1 and taken_at >= $4 and taken_at < $5)
            select date_bin(make_interval(secs => $6), taken_at, 'epoch') as "time!", sum(samples)::bigint as "samples!",
@@ -202,9 +211,9 @@ pub(super) async fn points(db: &PgPool, server: ServerId, spans: ChartSpans, ste
                min(cpu_min) as cpu_min, sum(cpu_mean * cpus) / nullif(sum(cpus), 0)::float8 as cpu_mean,
                max(cpu_max) as cpu_max, min(memory_min)::float8 as memory_min,
                sum(memory_mean * memories) / nullif(sum(memories), 0)::float8 as memory_mean,
-               max(memory_max)::float8 as memory_max, max(memory_size) as memory_size, min(disk_min)::float8 as disk_min,
-               sum(disk_mean * disks) / nullif(sum(disks), 0)::float8 as disk_mean, max(disk_max)::float8 as disk_max,
-               max(disk_size) as disk_size,
+               max(memory_max)::float8 as memory_max, max(memory_size) as memory_size,
+               min(disk_min)::float8 as disk_min, sum(disk_mean * disks) / nullif(sum(disks), 0)::float8 as disk_mean,
+               max(disk_max)::float8 as disk_max, max(disk_size) as disk_size,
                min(net_in_min) as in_min, sum(net_in_mean * rates) / nullif(sum(rates), 0)::float8 as in_mean,
                max(net_in_max) as in_max, min(net_out_min) as out_min,
                sum(net_out_mean * rates) / nullif(sum(rates), 0)::float8 as out_mean, max(net_out_max) as out_max

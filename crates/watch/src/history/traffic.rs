@@ -89,7 +89,8 @@ async fn count(tx: &mut PgConnection, host: HostId, report: &SweepReport, sample
 pub(super) async fn months(db: &PgPool, server: ServerId) -> Result<Vec<TrafficMonth>> {
     sqlx::query_as!(
         TrafficMonth,
-        r#"select to_char(month, 'YYYY-MM') as "month!", coalesce(received, 0) as "received!", coalesce(sent, 0) as "sent!"
+        r#"select to_char(month, 'YYYY-MM') as "month!", coalesce(received, 0) as "received!",
+                  coalesce(sent, 0) as "sent!"
            from (select date_trunc('month', now(), 'UTC') at time zone 'UTC' as month) this
            full join (select month::timestamp, received, sent from traffic where server_id = $1) counted using (month)
            order by month desc"#,

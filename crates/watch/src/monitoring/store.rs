@@ -44,9 +44,9 @@ pub(super) async fn servers(db: &PgPool, host: Option<HostId>, servers: &[Server
     let ids: Vec<i64> = servers.iter().map(|s| s.0).collect();
     let rows = sqlx::query!(
         r#"select s.id as "id: ServerId", s.guest_number, s.status, s.memory_mib, s.disk_gib,
-                  l.taken_at as "taken_at?", l.power as "power?", l.reason as "reason?", l.uptime_s as "uptime_s?", l.cpu as "cpu?",
-                  l.memory_used as "memory_used?", l.memory_max as "memory_max?", l.disk_used as "disk_used?",
-                  l.disk_max as "disk_max?", l.net_in as "net_in?", l.net_out as "net_out?"
+                  l.taken_at as "taken_at?", l.power as "power?", l.reason as "reason?", l.uptime_s as "uptime_s?",
+                  l.cpu as "cpu?", l.memory_used as "memory_used?", l.memory_max as "memory_max?",
+                  l.disk_used as "disk_used?", l.disk_max as "disk_max?", l.net_in as "net_in?", l.net_out as "net_out?"
            from servers s
            left join lateral (select * from samples where server_id = s.id order by taken_at desc limit 1) l on true
            where s.id = any($1) and ($2::bigint is null or s.host_id = $2)"#,
@@ -206,8 +206,8 @@ pub(super) async fn fleet_servers(db: &PgPool) -> Result<Vec<FleetServer>> {
         r#"select s.id, s.guest_number, s.name, s.kind, h.name as host, s.node, t.name as tariff, s.status, s.cores,
                   l.taken_at as "taken_at?", l.power as "power?", l.uptime_s as "uptime_s?", l.cpu as "cpu?",
                   l.memory_used as "memory_used?", l.memory_max as "memory_max?", l.disk_used as "disk_used?",
-                  l.disk_max as "disk_max?", l.net_in as "net_in?", l.net_out as "net_out?", l.net_in_rate as "net_in_rate?",
-                  l.net_out_rate as "net_out_rate?"
+                  l.disk_max as "disk_max?", l.net_in as "net_in?", l.net_out as "net_out?",
+                  l.net_in_rate as "net_in_rate?", l.net_out_rate as "net_out_rate?"
            from servers s
            join hosts h on h.id = s.host_id
            join tariffs t on t.id = s.tariff_id

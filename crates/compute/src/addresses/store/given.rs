@@ -137,7 +137,8 @@ async fn assign_released(
          select r.pool_id, r.address, s.id
          from released_addresses r join address_pools p on p.id = r.pool_id, servers s
          where r.pool_id = $1 and s.id = $2 and r.address between p.first_address and p.last_address
-           and case when $4 then r.account_id = s.account_id and r.released_at > clock_timestamp() - make_interval(secs => $3)
+           and case when $4 then r.account_id = s.account_id
+                        and r.released_at > clock_timestamp() - make_interval(secs => $3)
                     else r.released_at <= clock_timestamp() - make_interval(secs => $3) end
            and not exists (select from addresses b where b.pool_id = r.pool_id and b.address = r.address)
          order by r.released_at, r.address limit 1",

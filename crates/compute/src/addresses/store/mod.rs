@@ -194,7 +194,8 @@ pub(super) async fn overlapping(
 /// Adds a pool; `None` when the name is taken.
 pub(super) async fn insert(db: impl PgExecutor<'_>, pool: &PoolRow) -> Result<Option<PoolId>> {
     let id = sqlx::query_scalar!(
-        r#"insert into address_pools (host_id, name, cidr, gateway, first_address, last_address, bridge, vlan, dns, enabled)
+        r#"insert into address_pools (host_id, name, cidr, gateway, first_address, last_address, bridge, vlan, dns,
+           enabled)
            values ($1, $2, $3::text::cidr, $4::text::inet, $5::text::inet, $6::text::inet, $7, $8,
                    $9::text[]::inet[], $10)
            on conflict (lower(name)) do nothing returning id as "id: PoolId""#,

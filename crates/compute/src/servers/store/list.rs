@@ -49,7 +49,8 @@ macro_rules! servers {
             @ $db, $filter,
             r#" cross join lateral (select case $7 when 'name' then s.name when 'status' then s.status
                     when 'createdAt' then to_char(s.created_at at time zone 'UTC', 'YYYYMMDDHH24MISSUS')
-                    when 'updatedAt' then to_char(s.updated_at at time zone 'UTC', 'YYYYMMDDHH24MISSUS') end as key) k"#,
+                    when 'updatedAt' then to_char(s.updated_at at time zone 'UTC', 'YYYYMMDDHH24MISSUS')
+                    end as key) k"#,
             ("($3::text is null or s.status = $3) and ($4::bigint is null or s.tariff_id = $4)
              and ($5::bigint is null or s.image_id = $5)
              and ($6::text is null or strpos(lower(s.name), lower($6)) > 0)
@@ -66,9 +67,10 @@ macro_rules! servers {
     (@ $db:expr, $filter:expr, $join:literal, ($($condition:literal),+), $order:literal $(, $parameter:expr)*) => {
         sqlx::query_as!(
             ServerListRow,
-            r#"select s.id as "id: ServerId", s.account_id as "account_id: AccountId", c.owner_id as "user_id: UserId", s.tariff_id as "tariff_id: TariffId",
-                      s.image_id as "image_id: ImageId", s.name, s.status as "status: ServerState", s.guest_number, s.cores,
-                      s.memory_mib, s.disk_gib, s.created_at, s.updated_at, s.labels as "labels: Json<Labels>",
+            r#"select s.id as "id: ServerId", s.account_id as "account_id: AccountId", c.owner_id as "user_id: UserId",
+                      s.tariff_id as "tariff_id: TariffId", s.image_id as "image_id: ImageId", s.name,
+                      s.status as "status: ServerState", s.guest_number, s.cores, s.memory_mib, s.disk_gib,
+                      s.created_at, s.updated_at, s.labels as "labels: Json<Labels>",
                       s.protected, s.suspended_at, s.suspend_reason,
                       i.name as image_name, i.type as image_type, t.name as tariff_name, t.price, t.currency,
                       array(select host(a.address) from addresses a where a.server_id = s.id

@@ -66,13 +66,14 @@ macro_rules! records {
     ($rest:literal, $argument:expr) => {
         sqlx::query_as!(
             ServerRecord,
-            r#"select id as "id: ServerId", uuid, account_id as "account_id: AccountId", tariff_id as "tariff_id: TariffId",
-                      host_id as "host_id: HostId", node,
+            r#"select id as "id: ServerId", uuid, account_id as "account_id: AccountId",
+                      tariff_id as "tariff_id: TariffId", host_id as "host_id: HostId", node,
                       guest_number, kind, name, status as "status: ServerState", cores, memory_mib, disk_gib,
                       bandwidth_mbps, ssh_keys, reserved,
                       protected, suspend_reason, suspended_with_account,
                       (select parent_id from accounts where accounts.id = account_id) as "reseller_id: AccountId"
-               from servers where deleted_at is null and "# + $rest,
+               from servers where deleted_at is null and "#
+                + $rest,
             $argument
         )
     };
@@ -269,9 +270,11 @@ pub(super) struct ReadyMailValues {
 pub(super) async fn ready_mail(tx: &mut PgConnection, id: ServerId) -> Result<ReadyMailValues> {
     sqlx::query_as!(
         ReadyMailValues,
-        r#"select case when u.confirmed_at is not null then u.email end as email, s.name, t.name as tariff, i.name as os, i.root_login as "root_login: RootLogin",
+        r#"select case when u.confirmed_at is not null then u.email end as email, s.name, t.name as tariff,
+                  i.name as os, i.root_login as "root_login: RootLogin",
                 cardinality(s.ssh_keys) > 0 as "has_keys!"
-         from servers s join accounts a on a.id = s.account_id join users u on u.id = a.owner_id join tariffs t on t.id = s.tariff_id
+         from servers s join accounts a on a.id = s.account_id join users u on u.id = a.owner_id
+         join tariffs t on t.id = s.tariff_id
               join images i on i.id = s.image_id where s.id = $1"#,
         id.0
     )

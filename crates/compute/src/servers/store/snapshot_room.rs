@@ -81,7 +81,8 @@ pub(crate) async fn reconcile(tx: &mut PgConnection, server: ServerId, there: &[
     let names: Vec<String> = there.iter().map(|s| s.name.clone()).collect();
     sqlx::query!(
         "with gone as (
-             delete from snapshot_room where server_id = $1 and name <> all ($2) and noted_at < now() - interval '5 minutes')
+             delete from snapshot_room
+             where server_id = $1 and name <> all ($2) and noted_at < now() - interval '5 minutes')
          insert into snapshot_room (server_id, name, gib) select $1, name, $3 from unnest($2::text[]) as name
          on conflict (server_id, name) do nothing",
         server.0,

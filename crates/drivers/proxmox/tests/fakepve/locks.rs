@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use hypervisor::{
-    Error, GuestKind, GuestPower, GuestSize, Power, Provision, Result, Snapshots, StopMode, Task, TaskState,
+    Error, GuestKind, GuestPower, GuestSize, Inventory, Power, Presence, Provision, Result, Snapshots, StopMode, Task,
+    TaskState,
 };
 
 use crate::Bench;
@@ -117,6 +118,25 @@ async fn a_lock_that_went_between_two_looks_is_only_waited_for() {
     let error = driver.restart(guest, Duration::from_secs(1)).await.unwrap_err();
     assert!(matches!(&error, Error::Locked(_)), "{error:?}");
     bench.done(driver.restart(guest, Duration::from_secs(1)).await).await;
+}
+
+#[tokio::test]
+async fn a_creation_that_ended_between_two_looks_is_done_and_a_killed_one_is_told() {
+    let bench = Bench::stopped(Lxc).await;
+    let (driver, guest) = (&bench.driver, &bench.spec.guest);
+    let half_made = async || {
+        for (path, fields) in [("/status/current", r#""status":"stopped","#), ("/config", "")] {
+            let body = format!(r#"{{"data":{{{fields}"lock":"create"}}}}"#);
+            bench.canned("GET", &bench.path(path), 200, "OK", &body).await;
+        }
+    };
+    half_made().await;
+    let found = driver.find(guest).await.unwrap();
+    assert!(matches!(found, Presence::Present { power: GuestPower::Stopped, busy: false, .. }), "{found:?}");
+    half_made().await;
+    half_made().await;
+    let error = driver.find(guest).await.unwrap_err();
+    assert!(matches!(&error, Error::StaleLock(text) if text.contains("a creation")), "{error:?}");
 }
 
 #[tokio::test]

@@ -108,8 +108,8 @@ impl Rig for FakeRig {
     }
 }
 
-// A container whose creation was killed stays locked, and no token may unlock it: an operator has to. Nor can containers
-// be paused.
+// A container whose creation was killed stays locked, and no token may unlock it: an operator has to. Nor can
+// containers be paused.
 mod containers_9 {
     use super::*;
 

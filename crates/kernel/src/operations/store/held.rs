@@ -23,7 +23,8 @@ pub(in crate::operations) async fn mark_all_stuck(tx: &mut PgConnection, message
                  error_message = 'It waited for another operation when the database was restored. Ask for it again.',
                  ended_at = now(), updated_at = now()
              where state = 'waiting' returning id)
-         select pg_notify('operation_changed', id::text) from (select id from held union all select id from dropped) told",
+         select pg_notify('operation_changed', id::text)
+         from (select id from held union all select id from dropped) told",
         message,
         detail
     )

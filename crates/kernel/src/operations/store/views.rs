@@ -80,8 +80,8 @@ impl Ownable for OperationRow {
 pub(in crate::operations) async fn get(db: impl PgExecutor<'_>, id: Uuid) -> Result<Option<OperationRow>> {
     sqlx::query_as!(
         OperationRow,
-        r#"select id, number, subject_kind, subject_id, kind, state as "state: OperationState", progress, step, error_code,
-                  error_message, error_detail, host_task, created_at, started_at, ended_at
+        r#"select id, number, subject_kind, subject_id, kind, state as "state: OperationState", progress, step,
+                  error_code, error_message, error_detail, host_task, created_at, started_at, ended_at
            from operations where id = $1"#,
         id
     )
@@ -93,8 +93,8 @@ pub(in crate::operations) async fn get(db: impl PgExecutor<'_>, id: Uuid) -> Res
 pub(in crate::operations) async fn by_ids(db: &PgPool, ids: &[Uuid]) -> Result<Vec<OperationRow>> {
     sqlx::query_as!(
         OperationRow,
-        r#"select id, number, subject_kind, subject_id, kind, state as "state: OperationState", progress, step, error_code,
-                  error_message, error_detail, host_task, created_at, started_at, ended_at
+        r#"select id, number, subject_kind, subject_id, kind, state as "state: OperationState", progress, step,
+                  error_code, error_message, error_detail, host_task, created_at, started_at, ended_at
            from operations where id = any($1)"#,
         ids
     )
@@ -111,9 +111,10 @@ pub(in crate::operations) async fn of_subject(
 ) -> Result<Vec<OperationRow>> {
     sqlx::query_as!(
         OperationRow,
-        r#"select id, number, subject_kind, subject_id, kind, state as "state: OperationState", progress, step, error_code,
-                  error_message, error_detail, host_task, created_at, started_at, ended_at
-           from operations where subject_kind = $1 and subject_id = $2 order by created_at desc, id desc limit $3 offset $4"#,
+        r#"select id, number, subject_kind, subject_id, kind, state as "state: OperationState", progress, step,
+                  error_code, error_message, error_detail, host_task, created_at, started_at, ended_at
+           from operations where subject_kind = $1 and subject_id = $2 order by created_at desc, id desc
+           limit $3 offset $4"#,
         subject.kind,
         subject.id,
         limit,
@@ -139,8 +140,8 @@ pub(in crate::operations) async fn count_of_subject(db: &PgPool, subject: &Subje
 pub(in crate::operations) async fn active(db: &PgPool, subject: &Subject) -> Result<Option<OperationRow>> {
     sqlx::query_as!(
         OperationRow,
-        r#"select id, number, subject_kind, subject_id, kind, state as "state: OperationState", progress, step, error_code,
-                  error_message, error_detail, host_task, created_at, started_at, ended_at
+        r#"select id, number, subject_kind, subject_id, kind, state as "state: OperationState", progress, step,
+                  error_code, error_message, error_detail, host_task, created_at, started_at, ended_at
            from operations
            where subject_kind = $1 and subject_id = $2 and state in ('queued', 'running', 'undoing', 'stuck')"#,
         subject.kind,
@@ -154,8 +155,8 @@ pub(in crate::operations) async fn active(db: &PgPool, subject: &Subject) -> Res
 pub(in crate::operations) async fn stuck(db: &PgPool, limit: i64, offset: i64) -> Result<Vec<OperationRow>> {
     sqlx::query_as!(
         OperationRow,
-        r#"select id, number, subject_kind, subject_id, kind, state as "state: OperationState", progress, step, error_code,
-                  error_message, error_detail, host_task, created_at, started_at, ended_at
+        r#"select id, number, subject_kind, subject_id, kind, state as "state: OperationState", progress, step,
+                  error_code, error_message, error_detail, host_task, created_at, started_at, ended_at
            from operations where state = 'stuck' order by created_at, id limit $1 offset $2"#,
         limit,
         offset

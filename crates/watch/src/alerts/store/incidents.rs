@@ -113,10 +113,12 @@ macro_rules! alerts {
         alerts!(
             @ $run, query_as, (IncidentRow,), $db,
             r#"a.id as "id: AlertId", a.kind as "kind: AlertKind", a.level as "level: AlertLevel", a.value,
-               coalesce(s.name, p.name, o.kind, h.name, case a.subject when 'mail' then 'outgoing mail' when 'installation' then 'the database' end, '') as "name!",
+               coalesce(s.name, p.name, o.kind, h.name,
+                        case a.subject when 'mail' then 'outgoing mail' when 'installation' then 'the database' end,
+                        '') as "name!",
                o.error_detail as "detail?", a.subject,
-               a.server_id as "server_id: ServerId", a.host_id as "host_id: HostId", a.pool_id as "pool_id: PoolId", a.operation_id,
-               a.raised_at, a.resolved_at, a.ended as "ended: AlertEnd", a.acknowledged_at,
+               a.server_id as "server_id: ServerId", a.host_id as "host_id: HostId", a.pool_id as "pool_id: PoolId",
+               a.operation_id, a.raised_at, a.resolved_at, a.ended as "ended: AlertEnd", a.acknowledged_at,
                a.acknowledged_by as "acknowledged_by: UserId", a.told_at,
                (select max(m.until) from alert_mutes m where m.until > now()
                 and (m.server_id is null or m.server_id = a.server_id) and (m.kind is null or m.kind = a.kind))
@@ -133,9 +135,9 @@ macro_rules! alerts {
                   and ($7::bigint is null or a.host_id = $7)
                   and ($8::bool is null or (a.acknowledged_at is not null) = $8)
                   and ($9::text is null or a.subject = $9)"#, $rest),
-            $whose.account.map(|id| id.0), $whose.only as Option<&[i64]>, $query.open, $query.kind.map(|k| k.0.as_str()),
-            $query.level.map(|l| l.0.as_str()), $query.server_id.map(|id| id.0), $query.host_id.map(|id| id.0),
-            $query.acknowledged, $query.subject $(, $more)*
+            $whose.account.map(|id| id.0), $whose.only as Option<&[i64]>, $query.open,
+            $query.kind.map(|k| k.0.as_str()), $query.level.map(|l| l.0.as_str()), $query.server_id.map(|id| id.0),
+            $query.host_id.map(|id| id.0), $query.acknowledged, $query.subject $(, $more)*
         )
     };
 }
@@ -152,7 +154,8 @@ pub(in crate::alerts) async fn list(
         filtered (rows fetch_all, &mut *tx),
         r#" and ($14::timestamptz is null
                  or case when $11 then (a.raised_at, a.id) > ($14, $15) else (a.raised_at, a.id) < ($14, $15) end)
-            order by case when $10 then case a.level when 'critical' then 1 else 0 end * case when $11 then 1 else -1 end end,
+            order by case when $10 then case a.level when 'critical' then 1 else 0 end
+                                        * case when $11 then 1 else -1 end end,
                      case when $11 then a.raised_at end, case when not $11 then a.raised_at end desc,
                      case when $11 then a.id end, case when not $11 then a.id end desc
             limit $12 offset $13"#,

@@ -51,7 +51,8 @@ pub(in crate::alerts) async fn has_pending(tx: &mut PgConnection, warnings: &[St
                                      join users u on u.id = c.owner_id
                                  where s.id = a.server_id and u.alert_mails = 'all')
                       or (a.server_id is null
-                          and exists (select from users where staff_role = 'admin' and alert_mails = 'all')))) as "any!""#,
+                          and exists (
+                              select from users where staff_role = 'admin' and alert_mails = 'all')))) as "any!""#,
         warnings
     )
     .fetch_one(tx)
@@ -71,7 +72,10 @@ pub(in crate::alerts) async fn pending(
         r#"select a.id as "id: AlertId", a.kind as "kind: AlertKind",
                   case when a.resolved_at is null then a.level else a.told_level end as "level!: AlertLevel",
                   a.value, a.raised_at, a.resolved_at,
-                  a.ended as "ended: AlertEnd", coalesce(s.name, p.name, o.kind, h.name, case a.subject when 'mail' then 'outgoing mail' when 'installation' then 'the database' end, '') as "name!",
+                  a.ended as "ended: AlertEnd",
+                  coalesce(s.name, p.name, o.kind, h.name,
+                           case a.subject when 'mail' then 'outgoing mail' when 'installation' then 'the database' end,
+                           '') as "name!",
                   o.error_detail as "detail?",
                   a.server_id as "server_id: ServerId", s.tariff_id as "tariff_id?: TariffId",
                   u.id as "owner?: UserId",

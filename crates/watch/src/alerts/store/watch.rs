@@ -41,7 +41,8 @@ pub(in crate::alerts) async fn watched(
                   s.wanted_up and s.suspended_at is null as "wanted!",
                   s.status not in ('running', 'stopped', 'paused', 'unknown')
                   or s.id::text in (select subject_id from operations
-                                    where subject_kind = 'server' and state in ('queued', 'running', 'undoing', 'stuck'))
+                                    where subject_kind = 'server'
+                                    and state in ('queued', 'running', 'undoing', 'stuck'))
                   or s.id::text in (select subject_id from operations
                                     where subject_kind = 'server' and ended_at >= $2) as "held!",
                   t.traffic_gib * 1073741824.0::float8 as quota
