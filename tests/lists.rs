@@ -177,6 +177,8 @@ async fn audit_log_counting_and_paging_are_capped() {
     assert!(beyond.body["details"]["fields"]["page"].as_str().unwrap().contains("filter"), "{}", beyond.text);
     let few = app.provider.get("/api/audit?action=y").await.expect(200).body;
     assert_eq!(few["total"], 0);
+    let long = app.provider.get(&format!("/api/audit?subjectId={}", "x".repeat(201))).await.expect(422).body;
+    assert!(long["details"]["fields"]["subjectId"].is_string(), "named as it was sent: {long}");
     for (order, first) in [("desc", &last), ("asc", &get("page=100&limit=100&order=asc").await.expect(200).body)] {
         let rest = get(&format!("order={order}&limit=100&after={}", first["next"].as_str().unwrap())).await;
         let rest = rest.expect(200).body;
