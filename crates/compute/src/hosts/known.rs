@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use hypervisor::ssh::{HostKeyOwner, KnownHosts};
-use kernel::core::Core;
+use sqlx::PgPool;
 use uuid::Uuid;
 
 use super::store;
@@ -16,13 +16,13 @@ use crate::ids::HostId;
 pub trait GuestKeys: Debug + Send + Sync + 'static {
     /// The host key of the guest with this marker; pins this one if none is stored. `None`: there is no such server on
     /// this host.
-    async fn pin(&self, core: &Core, host: HostId, marker: Uuid, key: &str) -> sqlx::Result<Option<String>>;
+    async fn pin(&self, db: &PgPool, host: HostId, marker: Uuid, key: &str) -> sqlx::Result<Option<String>>;
 }
 
 /// The known nodes and guests of one host.
 #[derive(Debug)]
 pub(super) struct PinnedKeys {
-    pub core: Arc<Core>,
+    pub db: PgPool,
     pub guests: Arc<dyn GuestKeys>,
     pub host: HostId,
 }
@@ -31,8 +31,8 @@ pub(super) struct PinnedKeys {
 impl KnownHosts for PinnedKeys {
     async fn is_known(&self, machine: &HostKeyOwner, key: &str) -> hypervisor::Result<bool> {
         let pinned = match machine {
-            HostKeyOwner::Guest(server) => self.guests.pin(&self.core, self.host, *server, key).await,
-            HostKeyOwner::Node(name) => store::pin_node(&self.core.db, self.host, name, key).await,
+            HostKeyOwner::Guest(server) => self.guests.pin(&self.db, self.host, *server, key).await,
+            HostKeyOwner::Node(name) => store::pin_node(&self.db, self.host, name, key).await,
         };
         // Nothing was sent to it: the same as if it could not be reached.
         let pinned = pinned.map_err(|e| hypervisor::Error::Unreachable(format!("our own database: {e}")))?;

@@ -64,7 +64,7 @@ fn shell(
     };
     let core = &hosts.core;
     let key = String::from_utf8(core.sealer.open(KEY_PURPOSE, sealed)?).map_err(Error::internal)?;
-    let known = PinnedKeys { core: Arc::clone(core), guests: Arc::clone(&hosts.guest_keys), host };
+    let known = PinnedKeys { db: core.db.clone(), guests: Arc::clone(&hosts.guest_keys), host };
     // We generated the key: if it is invalid, the host is not to blame.
     let shell = SshShell::new(&key.into(), ways, Arc::new(known)).map_err(Error::internal)?;
     Ok(Some(Arc::new(shell)))

@@ -5,13 +5,12 @@ use std::sync::Arc;
 use accounts::Accounts;
 use async_trait::async_trait;
 use kernel::auth::{Access, AccessRow, Caller};
-use kernel::core::Core;
 use kernel::error::{Error, Result};
 use kernel::feature::Feature;
 use kernel::operations::AnyWorkflow;
 use kernel::settings::{self, Variables};
 use kernel::subjects::SubjectKind;
-use sqlx::PgConnection;
+use sqlx::{PgConnection, PgPool};
 use utoipa_axum::router::OpenApiRouter;
 use uuid::Uuid;
 
@@ -43,8 +42,8 @@ pub struct PinnedGuestKeys;
 
 #[async_trait]
 impl GuestKeys for PinnedGuestKeys {
-    async fn pin(&self, core: &Core, host: HostId, marker: Uuid, key: &str) -> sqlx::Result<Option<String>> {
-        store::pin_guest(&core.db, host, marker, key).await
+    async fn pin(&self, db: &PgPool, host: HostId, marker: Uuid, key: &str) -> sqlx::Result<Option<String>> {
+        store::pin_guest(db, host, marker, key).await
     }
 }
 
