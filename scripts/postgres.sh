@@ -108,8 +108,8 @@ settings() {
     echo "max_connections = 400"
     if [ "$throwaway" = --throwaway ]; then
         # Dropping a database waits for every session of the cluster, also for one whose client ended while it was
-        # signing in: as a test may that has just ended. The default is a minute.
-        echo "authentication_timeout = 15s"
+        # signing in: as a test may that has just ended. The default is a minute; a busy machine needs more than 15 s.
+        echo "authentication_timeout = 30s"
         printf '%s\n' 'fsync = off' 'synchronous_commit = off' 'full_page_writes = off' \
             'autovacuum_naptime = 10s' 'max_wal_size = 2GB' 'shared_buffers = 256MB'
     fi

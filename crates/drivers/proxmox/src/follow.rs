@@ -4,14 +4,14 @@
 //! is left to do. Whether that was submitted already, and its outcome, is read from the node's list of tasks.
 
 use async_trait::async_trait;
-use hypervisor::{Error, GuestKind, GuestPower, Result, TaskId, TaskState, Tasks};
+use hypervisor::{Error, GuestKind, GuestPower, GuestRef, Result, TaskId, TaskState, Tasks};
 
 use crate::api::GuestStatus;
 use crate::client::Client;
 use crate::error::config_lock;
 use crate::lookup::{self, Lookup};
 use crate::place::Place;
-use crate::tasks::{PveFollowUp, PveTaskId, TaskOutcome, Upid, parse, power_result, state};
+use crate::tasks::{Followed, PveFollowUp, PveTaskId, TaskOutcome, Upid, parse, power_result, state};
 use crate::{Proxmox, create, locks, power, snapshots};
 
 #[async_trait]
@@ -36,26 +36,45 @@ async fn carry_on(client: &Client, id: &TaskId) -> Result<TaskState> {
         }
         _ => {}
     }
-    let found = match lookup::lookup(client, &guest).await {
+    match follow(client, &upid, end.clone(), then, &guest).await? {
+        Followed::State(state) => Ok(state),
+        Followed::Contradicted(_) => match follow(client, &upid, end, then, &guest).await? {
+            Followed::State(state) => Ok(state),
+            Followed::Contradicted(error) => Ok(TaskState::Failed(error)),
+        },
+    }
+}
+
+/// Looks at the guest whose task has ended, and does what is still missing.
+async fn follow(
+    client: &Client,
+    upid: &Upid,
+    end: TaskOutcome,
+    then: PveFollowUp,
+    guest: &GuestRef,
+) -> Result<Followed> {
+    let found = match lookup::lookup(client, guest).await {
         Ok(Lookup::Ours(found)) => found,
-        Ok(Lookup::Coming(_)) => return Ok(TaskState::Running(None)),
+        Ok(Lookup::Coming(_)) => return Ok(TaskState::Running(None).into()),
         Ok(Lookup::Absent) => {
             return Ok(match end {
-                TaskOutcome::Failed(_) if matches!(then, PveFollowUp::Deleted) => TaskState::Succeeded(None),
-                TaskOutcome::Succeeded(_) => TaskState::Failed(Error::NotFound("the guest is gone".to_owned())),
+                TaskOutcome::Failed(_) if matches!(then, PveFollowUp::Deleted) => TaskState::Succeeded(None).into(),
+                TaskOutcome::Succeeded(_) => TaskState::Failed(Error::NotFound("the guest is gone".to_owned())).into(),
                 other => other.into(),
             });
         }
-        Err(error @ Error::NotOurs(_)) => return Ok(TaskState::Failed(error)),
+        Err(error @ Error::NotOurs(_)) => return Ok(TaskState::Failed(error).into()),
         Err(error) => return Err(error),
     };
     match then {
         PveFollowUp::Made | PveFollowUp::Deleted => Ok(end.into()),
-        PveFollowUp::Sized(limits) => create::complete(client, &upid, end, &found, &guest, &limits).await,
-        PveFollowUp::Started => Ok(power_result(end, found.power(), GuestPower::Running)),
-        PveFollowUp::Stopped => power::stopped(client, &upid, end, &found).await,
-        PveFollowUp::Restarted => power::restarted(client, &upid, end, &found).await,
-        PveFollowUp::Settled => snapshots::settle(client, &upid, end, &found).await,
+        PveFollowUp::Sized(limits) => {
+            create::complete(client, upid, end, &found, guest, &limits).await.map(Followed::State)
+        }
+        PveFollowUp::Started => Ok(power_result(end, found.power(), GuestPower::Running).into()),
+        PveFollowUp::Stopped => power::stopped(client, upid, end, &found).await,
+        PveFollowUp::Restarted => power::restarted(client, upid, end, &found).await,
+        PveFollowUp::Settled => snapshots::settle(client, upid, end, &found).await,
     }
 }
 

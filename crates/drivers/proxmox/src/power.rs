@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::api::TaskRow;
 use crate::client::Client;
 use crate::place::{self, LocatedGuest, Place};
-use crate::tasks::{self, PveFollowUp, TaskOutcome, Upid, chained, power_result};
+use crate::tasks::{self, Followed, PveFollowUp, TaskOutcome, Upid, chained, power_result};
 use crate::{Proxmox, locks, lookup, marker};
 
 /// A node's names for kinds of tasks.
@@ -104,16 +104,16 @@ impl Power for Proxmox {
 }
 
 /// A stop's task has ended: forces the stop if the guest still runs.
-pub(crate) async fn stopped(client: &Client, upid: &Upid, end: TaskOutcome, found: &LocatedGuest) -> Result<TaskState> {
+pub(crate) async fn stopped(client: &Client, upid: &Upid, end: TaskOutcome, found: &LocatedGuest) -> Result<Followed> {
     match (&end, found.status.power()) {
         (_, GuestPower::Stopped) | (TaskOutcome::Succeeded(_), _) => {
-            Ok(power_result(end, found.status.power(), GuestPower::Stopped))
+            Ok(power_result(end, found.status.power(), GuestPower::Stopped).into())
         }
         // Only a clean stop is followed by a forced one.
         (TaskOutcome::Failed(Error::Conflict(_)), _) if upid.kind.ends_with("shutdown") => {
             let forced = tasks::submit_next(client, upid, found, STOPS, || act(client, &found.at, "stop", &[])).await?;
-            let again = || Error::Conflict("it was started again while it was being stopped".to_owned());
-            Ok(forced.unwrap_or_else(|| TaskState::Failed(again())))
+            let again = "it was started again while it was being stopped";
+            Ok(Followed::or(forced, Error::Conflict(again.to_owned())))
         }
         _ => Ok(end.into()),
     }
@@ -125,29 +125,28 @@ pub(crate) async fn restarted(
     upid: &Upid,
     end: TaskOutcome,
     found: &LocatedGuest,
-) -> Result<TaskState> {
+) -> Result<Followed> {
     let start = || act(client, &found.at, "start", &[]);
     match (&end, found.power()) {
         // The task, or the node's own restart, has stopped it in between.
-        (TaskOutcome::Succeeded(_) | TaskOutcome::Lost, GuestPower::Running) => Ok(TaskState::Succeeded(None)),
+        (TaskOutcome::Succeeded(_) | TaskOutcome::Lost, GuestPower::Running) => Ok(TaskState::Succeeded(None).into()),
         (_, GuestPower::Stopped) => {
             match locks::free_or_hibernated(client, found).await {
                 Ok(()) => {}
-                Err(error) if error.is_transient() => return Ok(TaskState::Running(None)),
-                Err(error) => return Ok(TaskState::Failed(error)),
+                Err(error) if error.is_transient() => return Ok(TaskState::Running(None).into()),
+                Err(error) => return Ok(TaskState::Failed(error).into()),
             }
             let started = tasks::submit_next(client, upid, found, STARTS, start).await?;
-            let down = || TaskState::Failed(Error::Conflict("it stopped again after it was started".to_owned()));
-            Ok(started.unwrap_or_else(down))
+            Ok(or_stopped_again(started))
         }
         // What held the guest will pass; it has not been asked to stop yet.
         (TaskOutcome::Failed(error), _) if error.is_transient() => Ok(end.into()),
         (TaskOutcome::Failed(_), _) => {
             if tasks::follower(client, upid, &found.at, STARTS).await?.is_some() {
-                return Ok(TaskState::Succeeded(None));
+                return Ok(TaskState::Succeeded(None).into());
             }
             let forced = tasks::submit_next(client, upid, found, STOPS, || act(client, &found.at, "stop", &[])).await?;
-            Ok(forced.unwrap_or(TaskState::Running(None)))
+            Ok(forced.unwrap_or(TaskState::Running(None)).into())
         }
         _ => Ok(end.into()),
     }
@@ -158,8 +157,13 @@ async fn act(client: &Client, at: &Place, action: &str, form: &[(&str, &str)]) -
 }
 
 /// Starts a guest that a rollback left stopped.
-pub(crate) async fn start_after(client: &Client, upid: &Upid, found: &LocatedGuest) -> Result<Option<TaskState>> {
-    tasks::submit_next(client, upid, found, STARTS, || act(client, &found.at, "start", &[])).await
+pub(crate) async fn start_after(client: &Client, upid: &Upid, found: &LocatedGuest) -> Result<Followed> {
+    let started = tasks::submit_next(client, upid, found, STARTS, || act(client, &found.at, "start", &[])).await?;
+    Ok(or_stopped_again(started))
+}
+
+fn or_stopped_again(started: Option<TaskState>) -> Followed {
+    Followed::or(started, Error::Conflict("it stopped again after it was started".to_owned()))
 }
 
 async fn shutdown_under_way(client: &Client, at: &Place) -> Result<Option<TaskRow>> {

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use chrono::DateTime;
-use hypervisor::{Error, GuestPower, GuestRef, Result, Snapshot, Snapshots, Task, TaskState};
+use hypervisor::{Error, GuestPower, GuestRef, Result, Snapshot, Snapshots, Task};
 use serde::{Deserialize, Serialize};
 
 use crate::api::{GIB, GuestConfig, figure, text};
@@ -18,7 +18,7 @@ use crate::explain::explained;
 use crate::place::{self, LocatedGuest, Place};
 use crate::rows::{Rows, rows};
 use crate::size::{disk_size, grow, root_disk};
-use crate::tasks::{self, PveFollowUp, TaskOutcome, Upid, chained, plain};
+use crate::tasks::{self, Followed, PveFollowUp, TaskOutcome, Upid, chained, plain};
 use crate::{Proxmox, lookup, marker, power};
 
 /// Configuration keys that a roll-back must not change.
@@ -228,7 +228,7 @@ async fn prepare(
 }
 
 /// The roll-back's task has ended: undo what it must not change.
-pub(crate) async fn settle(client: &Client, upid: &Upid, end: TaskOutcome, found: &LocatedGuest) -> Result<TaskState> {
+pub(crate) async fn settle(client: &Client, upid: &Upid, end: TaskOutcome, found: &LocatedGuest) -> Result<Followed> {
     let at = &found.at;
     let config = place::config(client, at).await?;
     let description = config.description();
@@ -240,12 +240,11 @@ pub(crate) async fn settle(client: &Client, upid: &Upid, end: TaskOutcome, found
     let (key, root) = root_disk(at.kind, &config)?;
     if disk_size(&root) < keep.disk_gib * GIB {
         let grow = || grow(client, at, &key, keep.disk_gib);
-        let small = || TaskState::Failed(Error::Failed("the disk was not restored to its size".to_owned()));
-        return Ok(tasks::submit_next(client, upid, found, &["resize"], grow).await?.unwrap_or_else(small));
+        let grown = tasks::submit_next(client, upid, found, &["resize"], grow).await?;
+        return Ok(Followed::or(grown, Error::Failed("the disk was not restored to its size".to_owned())));
     }
     if keep.running && found.status.power() == GuestPower::Stopped {
-        let down = || TaskState::Failed(Error::Conflict("it stopped again after it was started".to_owned()));
-        return Ok(power::start_after(client, upid, found).await?.unwrap_or_else(down));
+        return power::start_after(client, upid, found).await;
     }
     let config = place::config(client, at).await?;
     let description = marker::with_kept(&config.description(), None);

@@ -261,6 +261,34 @@ pub(crate) async fn follower(client: &Client, first: &Upid, at: &Place, kinds: &
     }
 }
 
+/// What a look at a guest says about what followed a task.
+#[derive(Debug)]
+pub(crate) enum Followed {
+    State(TaskState),
+    /// What followed has succeeded, but the guest was not as it should be then. It may have ended after the look, so
+    /// this is an error only if a second look shows the same.
+    Contradicted(Error),
+}
+
+impl Followed {
+    /// What [`submit_next`] found; `None` contradicts it.
+    pub(crate) fn or(state: Option<TaskState>, contradiction: Error) -> Self {
+        state.map_or(Self::Contradicted(contradiction), Self::State)
+    }
+}
+
+impl From<TaskState> for Followed {
+    fn from(state: TaskState) -> Self {
+        Self::State(state)
+    }
+}
+
+impl From<TaskOutcome> for Followed {
+    fn from(end: TaskOutcome) -> Self {
+        Self::State(end.into())
+    }
+}
+
 /// Submits what follows, unless that was done already; `None` once it has succeeded.
 pub(crate) async fn submit_next<F>(
     client: &Client,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use conformance::fakepve::ARCHIVE;
+use conformance::wait::wait_for;
 use hypervisor::{
     Consoles, Error, ExecOutput, GuestKind, GuestPower, GuestShell, GuestSize, Host, Inside, Inventory, Power,
     Provision, Result, ShellTarget, Snapshots, StopMode, Task, TaskState, Tasks,
@@ -100,6 +101,63 @@ async fn a_restart_that_is_locked_out_pulls_no_plug() {
     assert!(matches!(locked, Error::Locked(_)), "{locked:?}");
     let stops = bench.fake.run("[a[1] for a in pve.asked if a[0] == 'POST' and a[1].endswith('/status/stop')]").await;
     assert_eq!(stops, serde_json::json!([]));
+    assert_eq!(bench.power().await, Some(GuestPower::Running));
+}
+
+/// What a roll-back needs afterwards may end between the look at the guest and the look at its tasks.
+#[tokio::test]
+async fn a_roll_back_that_looks_too_early_looks_again() {
+    let bench = Bench::running(Lxc).await;
+    let (driver, guest, vmid) = (&bench.driver, &bench.spec.guest, bench.vmid());
+    bench.done(driver.create_snapshot(guest, "one", "").await).await;
+    bench.done(driver.resize(guest, &GuestSize { disk_gib: Some(4), ..GuestSize::default() }).await).await;
+    let (resize, start) = (("PUT", bench.path("/resize")), ("POST", bench.path("/status/start")));
+    let count = async |(method, path): &(&str, String)| {
+        let count = format!("sum(a[0] == '{method}' and a[1] == '{path}' for a in pve.asked)");
+        bench.fake.run(&count).await.as_u64().unwrap()
+    };
+    let (resizes, starts) = (count(&resize).await, count(&start).await);
+    let Task::Running(id) = driver.rollback(guest, "one").await.unwrap() else { panic!("it takes a task") };
+    // Follows the task until it asks for this, and not a step further.
+    let follow_until = async |what: &(&str, String), before: u64| {
+        wait_for("a request", async || {
+            driver.task(&id).await.unwrap();
+            if count(what).await > before { Ok(()) } else { Err(&what.1) }
+        })
+        .await;
+    };
+    let is = async |what: &str| {
+        wait_for(what, async || match bench.fake.run(what).await {
+            serde_json::Value::Bool(true) => Ok(()),
+            other => Err(other),
+        })
+        .await;
+    };
+
+    bench.fake.run(&format!("pve.held[('PUT', '{}')] = asyncio.Event()", resize.1)).await;
+    let small = async {
+        wait_for("the growth", async || if count(&resize).await > resizes { Ok(()) } else { Err("not asked for") })
+            .await;
+        let config = bench.fake.run(&format!("dict(guest({vmid}).config)")).await;
+        bench.fake.run("[gate.set() for gate in pve.held.values()] and pve.held.clear()").await;
+        config
+    };
+    let ((), small) = tokio::join!(follow_until(&resize, resizes), small);
+    assert!(small["rootfs"].as_str().unwrap().contains("size=3G"), "{small}");
+    is(&format!("'size=4G' in guest({vmid}).config['rootfs']")).await;
+    // The disk has grown by now; this look was before.
+    let body = serde_json::json!({ "data": small }).to_string();
+    bench.canned("GET", &bench.path("/config"), 200, "OK", &body).await;
+    let state = driver.task(&id).await.unwrap();
+    assert!(!matches!(state, TaskState::Failed(_)), "{state:?}");
+
+    // The same with the start that follows.
+    follow_until(&start, starts).await;
+    is(&format!("guest({vmid}).status == 'running'")).await;
+    let tag = format!("innkeeper-{vmid}-{}", guest.marker);
+    let stopped = serde_json::json!({ "data": { "status": "stopped", "vmid": vmid, "tags": tag } }).to_string();
+    bench.canned("GET", &bench.path("/status/current"), 200, "OK", &stopped).await;
+    bench.done(Ok(Task::Running(id.clone()))).await;
     assert_eq!(bench.power().await, Some(GuestPower::Running));
 }
 
