@@ -13,7 +13,9 @@ use uuid::Uuid;
 use crate::support::app::signed_in;
 use crate::support::child::Service;
 use crate::support::lab::remove;
-use crate::support::{Client, Lab, Pve, TestApp, TestDb, ended, eventually, expect_error, wait_for, wait_for_sql};
+use crate::support::{
+    Client, Cluster, Lab, Pve, TestApp, TestDb, ended, eventually, expect_error, wait_for, wait_for_sql,
+};
 
 /// What the log says about a restored database.
 const FOUND: &str = "the database was restored to an earlier state";
@@ -171,6 +173,65 @@ async fn after_a_restore_no_guest_is_touched_and_every_unknown_one_is_reported()
     for guest in &there {
         remove(&*driver, guest).await.unwrap();
     }
+}
+
+/// As docs/backup.md has it, from a base backup and the WAL archive.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_recovered_to_a_point_in_time_has_all_until_then_and_finds_what_came_later() {
+    crate::support::log();
+    expect_error(FOUND);
+    let cluster = Cluster::new().await;
+    let db = Arc::new(TestDb::within(cluster.url.clone()).await);
+    db.allow_unfinished();
+    let data = tempfile::tempdir().unwrap();
+    let settings = [("INNKEEPER_SWEEP_SECONDS", "1"), ("INNKEEPER_SHUTDOWN_SECONDS", "2")];
+    let mut service = Service::start_with(&db, data.path(), &settings).await;
+    let nobody = Client::new(&service.base, None);
+    let customer = signed_in(&db, &nobody, "customer@example.com").await;
+    let pve = Pve::new(&db).await;
+    let catalogue = pve.register(&signed_in(&db, &nobody, "provider@example.com").await).await;
+    let create = async || {
+        let made = customer.post("/api/server/create", catalogue.container()).await.expect(200).body;
+        assert_eq!(ended(&customer, &made["operationId"]).await["state"], "succeeded");
+        made["id"].as_i64().unwrap()
+    };
+    let first = create().await;
+    cluster.back_up().await;
+    let second = create().await;
+    db.hold_operations().await;
+    let restart = customer.post(&format!("/api/server/{second}/restart"), None).await.expect(200).body;
+    let time = cluster.now().await;
+    db.release_operations().await;
+    assert_eq!(ended(&customer, &restart["operationId"]).await["state"], "succeeded");
+    let third = create().await;
+    let deleted = customer.delete(&format!("/api/server/{first}")).await.expect(200).body;
+    assert_eq!(ended(&customer, &deleted["operationId"]).await["state"], "succeeded");
+    let number: i64 = sqlx::query_scalar("select guest_number from servers where id = $1")
+        .bind(third)
+        .fetch_one(&db.pool)
+        .await
+        .unwrap();
+    cluster.archived().await;
+    service.kill().await;
+    cluster.stop().await;
+
+    cluster.recover_to(&time).await;
+    db.release_operations().await;
+    db.release_dead_leases().await;
+    let service = Service::start_with(&db, data.path(), &settings).await;
+    let nobody = Client::new(&service.base, None);
+    let (provider, customer) =
+        tokio::join!(signed_in(&db, &nobody, "provider@example.com"), signed_in(&db, &nobody, "customer@example.com"));
+    let servers = customer.get("/api/server").await.expect(200).body;
+    let servers: Vec<i64> = servers.as_array().unwrap().iter().map(|server| server["id"].as_i64().unwrap()).collect();
+    assert_eq!(servers, [first, second]);
+    let restart = format!("/api/operations/{}", restart["operationId"].as_str().unwrap());
+    assert_eq!(provider.get(&restart).await.expect(200).body["state"], "stuck");
+    eventually(&customer, &format!("/api/server/{first}"), |server| server["status"] == "unknown").await;
+    eventually(&provider, &format!("/api/hosts/{}/unknown-guests", catalogue.host), |found| {
+        found.as_array().unwrap().iter().any(|guest| guest["proxmoxId"] == number)
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -20,12 +20,15 @@ use crate::{PASSWORD, log};
 pub const PEOPLE: [(&str, &str); 3] =
     [("provider@example.com", "provider"), ("customer@example.com", "customer"), ("other@example.com", "customer")];
 
-/// The cluster in which tests create their databases.
-fn cluster() -> PgConnectOptions {
-    let url = std::env::var("INNKEEPER_TEST_DATABASE_URL").expect(
+/// The URL of a database in the cluster in which tests create theirs.
+fn shared_cluster() -> String {
+    std::env::var("INNKEEPER_TEST_DATABASE_URL").expect(
         "INNKEEPER_TEST_DATABASE_URL names a PostgreSQL cluster to make test databases in; `make test` starts one",
-    );
-    url.parse().expect("INNKEEPER_TEST_DATABASE_URL is a PostgreSQL URL")
+    )
+}
+
+fn options(url: &str) -> PgConnectOptions {
+    url.parse().expect("a PostgreSQL URL")
 }
 
 /// A test's own database, dropped with it. At its end no operation may be stuck or in progress, and no error logged,
@@ -34,31 +37,38 @@ fn cluster() -> PgConnectOptions {
 pub struct TestDb {
     pub name: String,
     pub pool: PgPool,
+    /// The URL of another database in its cluster.
+    cluster: String,
     allow_unfinished: AtomicBool,
 }
 
 impl TestDb {
     pub async fn new() -> Self {
-        let mut admin = PgConnection::connect_with(&cluster()).await.expect("the test cluster answers");
-        let template = template(&mut admin).await;
-        let name = format!("ink_test_{}", Uuid::new_v4().simple());
-        admin
-            .execute(AssertSqlSafe(format!("create database {name} template {template}")))
-            .await
-            .expect("a database can be made from the template");
-        let pool = PgPoolOptions::new().max_connections(5).connect_lazy_with(cluster().database(&name));
+        Self::within(shared_cluster()).await
+    }
+
+    /// In the cluster that has the database with this URL.
+    pub async fn within(cluster: String) -> Self {
+        let mut admin = PgConnection::connect_with(&options(&cluster)).await.expect("the test cluster answers");
+        let template = template(&cluster, &mut admin).await;
+        let db = Self::create(cluster, &mut admin, &format!("template {template}")).await;
         // The template may be older than the janitor lets a clock jump.
-        sqlx::query("update upkeep set horizon = now()").execute(&pool).await.expect("the clock of a new database");
-        Self { name, pool, allow_unfinished: AtomicBool::new(false) }
+        sqlx::query("update upkeep set horizon = now()").execute(&db.pool).await.expect("the clock of a new database");
+        db
     }
 
     /// Without a schema.
     pub async fn empty() -> Self {
-        let mut admin = PgConnection::connect_with(&cluster()).await.expect("the test cluster answers");
+        let cluster = shared_cluster();
+        let mut admin = PgConnection::connect_with(&options(&cluster)).await.expect("the test cluster answers");
+        Self::create(cluster, &mut admin, "").await
+    }
+
+    async fn create(cluster: String, admin: &mut PgConnection, from: &str) -> Self {
         let name = format!("ink_test_{}", Uuid::new_v4().simple());
-        admin.execute(AssertSqlSafe(format!("create database {name}"))).await.expect("a new database");
-        let pool = PgPoolOptions::new().max_connections(5).connect_lazy_with(cluster().database(&name));
-        Self { name, pool, allow_unfinished: AtomicBool::new(false) }
+        admin.execute(AssertSqlSafe(format!("create database {name} {from}"))).await.expect("a new database");
+        let pool = PgPoolOptions::new().max_connections(5).connect_lazy_with(options(&cluster).database(&name));
+        Self { name, pool, cluster, allow_unfinished: AtomicBool::new(false) }
     }
 
     /// Adds the users, if the schema came later.
@@ -114,7 +124,7 @@ impl TestDb {
 
     /// Replaces the whole database with a dump. Nobody is connected afterwards.
     pub async fn restore(&self, file: &Path) {
-        let mut admin = PgConnection::connect_with(&cluster()).await.expect("the test cluster answers");
+        let mut admin = PgConnection::connect_with(&options(&self.cluster)).await.expect("the test cluster answers");
         for sql in [format!("drop database {} with (force)", self.name), format!("create database {}", self.name)] {
             admin.execute(AssertSqlSafe(sql)).await.expect("an empty database in its place");
         }
@@ -124,21 +134,21 @@ impl TestDb {
 
     /// Its URL, for the service under test.
     pub fn url(&self) -> String {
-        let url = std::env::var("INNKEEPER_TEST_DATABASE_URL").expect("set, or there would be no database");
-        let (server, _) = url.rsplit_once('/').expect("the URL names a database");
+        let (server, _) = self.cluster.rsplit_once('/').expect("the URL names a database");
         format!("{server}/{}", self.name)
     }
 }
 
-/// Runs a PostgreSQL client program to its end.
-async fn run(command: &mut Command) {
-    let ended = within("a PostgreSQL client program", command.stdin(Stdio::null()).output()).await;
-    let ended = ended.expect("PostgreSQL's client programs are installed");
+/// Runs a program of PostgreSQL, or one for it, to its end.
+pub(crate) async fn run(command: &mut Command) -> String {
+    let ended = within("a program of PostgreSQL", command.stdin(Stdio::null()).output()).await;
+    let ended = ended.expect("PostgreSQL's programs are installed");
     assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+    String::from_utf8(ended.stdout).expect("text").trim().to_owned()
 }
 
 /// The template of these migrations, made by whichever test comes first.
-async fn template(admin: &mut PgConnection) -> String {
+async fn template(cluster: &str, admin: &mut PgConnection) -> String {
     let mut hasher = DefaultHasher::new();
     for migration in kernel::db::MIGRATIONS.iter() {
         migration.checksum.hash(&mut hasher);
@@ -155,10 +165,10 @@ async fn template(admin: &mut PgConnection) -> String {
         let making = format!("{name}_new");
         admin.execute(AssertSqlSafe(format!("drop database if exists {making}"))).await.expect("no half-made template");
         admin.execute(AssertSqlSafe(format!("create database {making}"))).await.expect("a new template");
-        let mut db = PgConnection::connect_with(&cluster().database(&making)).await.expect("the new template");
+        let mut db = PgConnection::connect_with(&options(cluster).database(&making)).await.expect("the new template");
         kernel::db::MIGRATIONS.run(&mut db).await.expect("the migrations run");
         db.close().await.expect("the new template is closed");
-        let pool = PgPoolOptions::new().max_connections(1).connect_lazy_with(cluster().database(&making));
+        let pool = PgPoolOptions::new().max_connections(1).connect_lazy_with(options(cluster).database(&making));
         people(&pool).await;
         pool.close().await;
         admin.execute(AssertSqlSafe(format!("alter database {making} rename to {name}"))).await.expect("the template");
@@ -230,12 +240,12 @@ async fn unfinished(db: impl sqlx::PgExecutor<'_>) -> sqlx::Result<Vec<String>> 
 
 impl Drop for TestDb {
     fn drop(&mut self) {
-        let (name, options) = (self.name.clone(), cluster().database(&self.name));
+        let (name, cluster) = (self.name.clone(), options(&self.cluster));
         let left = crate::block_on(async move || {
-            let mut db = PgConnection::connect_with(&options).await?;
+            let mut db = PgConnection::connect_with(&cluster.clone().database(&name)).await?;
             let left = unfinished(&mut db).await?;
             db.close().await?;
-            let mut admin = PgConnection::connect_with(&cluster()).await?;
+            let mut admin = PgConnection::connect_with(&cluster).await?;
             admin.execute(AssertSqlSafe(format!("drop database if exists {name} with (force)"))).await?;
             Ok(left)
         });

@@ -1,0 +1,135 @@
+//! A PostgreSQL cluster of a test's own that archives its WAL, recovered to a point in time.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
+use tempfile::TempDir;
+use tokio::process::Command;
+
+use crate::db::run;
+use crate::{ROOT, wait_for};
+
+/// A cluster with a WAL archive. It is removed with the test.
+pub struct Cluster {
+    folder: TempDir,
+    /// The URL of a database in it.
+    pub url: String,
+}
+
+impl Cluster {
+    pub async fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        // Root's cluster belongs to another user.
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("a folder of ours");
+        for name in ["archive", "backups"] {
+            let path = folder.path().join(name);
+            fs::create_dir(&path).expect("a new folder");
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).expect("a folder of ours");
+        }
+        let mut cluster = Self { folder, url: String::new() };
+        cluster.url = cluster.script("start").await;
+        let archive = cluster.path("archive");
+        let archive = archive.display();
+        for sql in [
+            "alter system set archive_mode = on".to_owned(),
+            format!("alter system set archive_command = 'test ! -f {archive}/%f && cp %p {archive}/%f'"),
+            format!("alter system set restore_command = 'cp {archive}/%f %p'"),
+        ] {
+            cluster.admin().await.execute(AssertSqlSafe(sql)).await.expect("a setting");
+        }
+        cluster.stop().await;
+        cluster.start().await;
+        cluster
+    }
+
+    /// What `make run` and `make test` start theirs with.
+    async fn script(&self, action: &str) -> String {
+        let script = Path::new(ROOT).join("scripts/postgres.sh");
+        run(Command::new(script).arg(action).arg(self.folder.path())).await
+    }
+
+    async fn start(&self) {
+        assert_eq!(self.script("start").await, self.url, "nobody has taken its port");
+    }
+
+    pub async fn stop(&self) {
+        self.script("stop").await;
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    async fn admin(&self) -> PgConnection {
+        PgConnection::connect(&self.url).await.expect("the cluster answers")
+    }
+
+    /// Makes a base backup.
+    pub async fn back_up(&self) {
+        let mut command = match rustix::process::geteuid().is_root() {
+            true => Command::new("runuser"),
+            false => Command::new("env"),
+        };
+        if rustix::process::geteuid().is_root() {
+            command.args(["-u", "postgres", "--"]);
+        }
+        let to = self.path("backups/base");
+        run(command.args(["pg_basebackup", "--checkpoint=fast", "-d", &self.url, "-D"]).arg(to).current_dir("/")).await;
+    }
+
+    /// The time of the cluster's clock.
+    pub async fn now(&self) -> String {
+        sqlx::query_scalar("select clock_timestamp()::text").fetch_one(&mut self.admin().await).await.expect("the time")
+    }
+
+    /// Waits until everything that has been written is in the archive.
+    pub async fn archived(&self) {
+        let mut db = self.admin().await;
+        let last: String = sqlx::query_scalar("select pg_walfile_name(pg_switch_wal())")
+            .fetch_one(&mut db)
+            .await
+            .expect("the last segment");
+        wait_for("the last segment in the archive", async || {
+            let found: Vec<_> = fs::read_dir(self.path("archive")).expect("the archive").flatten().collect();
+            let found: Vec<_> = found.into_iter().map(|entry| entry.file_name()).collect();
+            if found.iter().any(|name| *name == *last) { Ok(()) } else { Err(found) }
+        })
+        .await;
+    }
+
+    /// Replaces the cluster, which has been stopped, with the base backup and what the archive has of the time up to
+    /// this, as docs/backup.md has it.
+    pub async fn recover_to(&self, time: &str) {
+        let data = self.path("cluster");
+        fs::rename(&data, self.path("lost")).expect("the lost cluster is put aside");
+        fs::rename(self.path("backups/base"), &data).expect("the backup in its place");
+        fs::write(data.join("recovery.signal"), "").expect("a file in the cluster");
+        let settings = data.join("postgresql.auto.conf");
+        let target = format!("recovery_target_time = '{time}'\nrecovery_target_action = 'promote'\n");
+        let before = fs::read_to_string(&settings).expect("the settings");
+        fs::write(&settings, before + &target).expect("the cluster's settings");
+        self.start().await;
+        wait_for("the end of the recovery", async || {
+            let recovers: bool = sqlx::query_scalar("select pg_is_in_recovery()")
+                .fetch_one(&mut self.admin().await)
+                .await
+                .expect("the cluster answers");
+            if recovers { Err("it recovers") } else { Ok(()) }
+        })
+        .await;
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        let script = Path::new(ROOT).join("scripts/postgres.sh");
+        let removed =
+            std::process::Command::new(script).arg("remove").arg(self.folder.path()).stdin(Stdio::null()).status();
+        if !removed.as_ref().is_ok_and(std::process::ExitStatus::success) {
+            eprintln!("the cluster was not removed: {removed:?}");
+        }
+    }
+}
