@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use crate::support::client::Response;
-use crate::support::{TestApp, TestDb};
+use crate::support::{Client, TestApp, TestDb};
 
 fn names(answer: &Response) -> Vec<&str> {
     answer.body.as_array().unwrap().iter().map(|s| s["name"].as_str().unwrap()).collect()
@@ -66,6 +66,25 @@ async fn servers_are_sorted_filtered_and_paged() {
     let past = get("name=web&limit=2&page=9").await;
     assert_eq!((names(&past).len(), past.headers["x-total-count"].to_str().unwrap()), (0, "3"));
     assert_eq!(app.other.get("/api/server?name=web").await.expect(200).body, json!([]));
+    for order in ["asc", "desc"] {
+        let (mut after, mut seen) = (String::new(), vec![]);
+        loop {
+            let page = get(&format!("name=w&limit=2&order={order}{after}")).await;
+            assert_eq!(page.headers["x-total-count"], "3");
+            seen.extend(names(&page).into_iter().map(str::to_owned));
+            let Some(last) = page.body.as_array().unwrap().last() else { break };
+            after = format!("&after={}", last["id"]);
+        }
+        let mut all = vec!["web-2", "Web-1", "web-10"];
+        if order == "desc" {
+            all.reverse();
+        }
+        assert_eq!(seen, all);
+    }
+    for query in ["after=1&page=1", "after=1&sort=name", "after=x"] {
+        let refused = app.customer.get(&format!("/api/server?{query}")).await.expect(422);
+        assert!(refused.body["details"]["fields"]["after"].is_string(), "{query}: {}", refused.text);
+    }
     let fleet = app.provider.get("/api/server?all=true&status=running&sort=id&order=desc").await.expect(200);
     assert_eq!(names(&fleet), ["Web-1", "web-2"]);
 }
@@ -194,6 +213,18 @@ async fn audit_log_counting_and_paging_are_capped() {
     }
 }
 
+/// Follows `next` from the first page to the last, and returns the ids of all rows.
+async fn continued(client: &Client, list: &str, total: i64) -> Vec<Value> {
+    let (mut seen, mut after) = (vec![], String::new());
+    loop {
+        let page = client.get(&format!("{list}&limit=3{after}")).await.expect(200).body;
+        assert_eq!((&page["total"], &page["page"]), (&json!(total), &json!(1)), "{list}{after}");
+        seen.extend(page["data"].as_array().unwrap().iter().map(|row| row["id"].clone()));
+        let Some(next) = page["next"].as_str() else { break seen };
+        after = format!("&after={next}");
+    }
+}
+
 /// Rows of the same time are neither repeated nor left out.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lists_by_time_are_continued_after_any_row() {
@@ -212,17 +243,10 @@ async fn lists_by_time_are_continued_after_any_row() {
     for list in ["/api/mails", "/api/alerts"] {
         for order in ["asc", "desc"] {
             let get = async |more: &str| app.provider.get(&format!("{list}?order={order}{more}")).await;
-            let ids =
-                |page: &Value| page["data"].as_array().unwrap().iter().map(|row| row["id"].clone()).collect::<Vec<_>>();
-            let all = ids(&get("").await.expect(200).body);
-            let (mut seen, mut page) = (vec![], get("&limit=3").await.expect(200).body);
-            loop {
-                seen.extend(ids(&page));
-                let Some(next) = page["next"].as_str() else { break };
-                page = get(&format!("&limit=3&after={next}")).await.expect(200).body;
-                assert_eq!((&page["total"], &page["page"]), (&json!(7), &json!(1)));
-            }
-            assert_eq!((seen.len(), &seen), (7, &all), "{list} {order}");
+            let all = get("").await.expect(200).body;
+            let all: Vec<Value> = all["data"].as_array().unwrap().iter().map(|row| row["id"].clone()).collect();
+            assert_eq!(all.len(), 7);
+            assert_eq!(continued(&app.provider, &format!("{list}?order={order}"), 7).await, all, "{list} {order}");
             get("&page=1&after=1-00000000-0000-0000-0000-000000000000").await.expect(422);
             for bad in ["1", "x-1", "-1-1", "99999999999999999999-1", "1-x"] {
                 let refused = get(&format!("&after={bad}")).await.expect(422);
@@ -231,6 +255,37 @@ async fn lists_by_time_are_continued_after_any_row() {
         }
     }
     app.provider.get("/api/alerts?sort=level&after=1-1").await.expect(422);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn users_accounts_and_operations_are_continued_after_any_row() {
+    let app = TestApp::new().await;
+    for n in 0..5 {
+        app.provider
+            .post("/api/users", json!({ "email": format!("user-{n}@example.com"), "name": "" }))
+            .await
+            .expect(201);
+    }
+    let server = crate::live::server(&app, "customer@example.com").await;
+    sqlx::query(
+        "insert into operations (id, subject_kind, subject_id, lane, kind, state, step, data, deadline, created_at)
+         select gen_random_uuid(), 'server', $1::bigint::text, 'host', 'start', 'succeeded', 's', '{}', now(),
+                now() - make_interval(secs => n / 3)
+         from generate_series(1, 7) n",
+    )
+    .bind(server)
+    .execute(&app.db.pool)
+    .await
+    .unwrap();
+    let operations = format!("/api/server/{server}/operations");
+    for (list, total) in [("/api/users", 8), ("/api/accounts", 8), (&operations, 7)] {
+        let all = app.provider.get(&format!("{list}?limit=100")).await.expect(200).body;
+        let all: Vec<Value> = all["data"].as_array().unwrap().iter().map(|row| row["id"].clone()).collect();
+        assert_eq!(continued(&app.provider, &format!("{list}?"), total).await, all, "{list}");
+        for query in ["after=x", "after=1&page=1"] {
+            app.provider.get(&format!("{list}?{query}")).await.expect(422);
+        }
+    }
 }
 
 /// A list that takes too long is given up, and its client is told to filter it, long before the request's own limit.

@@ -133,6 +133,9 @@ pub struct ListAccounts {
     #[garde(range(min = 1, max = 100))]
     #[param(minimum = 1, maximum = 100)]
     pub limit: Option<i64>,
+    /// `next` of the response before: continues the list there, past the last page, too. Not together with `page`.
+    #[garde(skip)]
+    pub after: Option<AccountId>,
     /// Only accounts whose name or whose owner's address contains this text, ignoring case.
     #[garde(inner(length(chars, max = 254), custom(text::plain)))]
     pub q: Option<String>,

@@ -54,9 +54,9 @@ async fn list(
     UserCaller(caller): UserCaller,
     Query(query): Query<ListAccounts>,
 ) -> Result<Json<Page<AccountView>>> {
-    let page = PageQuery { page: query.page, limit: query.limit };
+    let page = PageQuery { page: query.page, limit: query.limit }.or_after(query.after.as_ref())?;
     let (rows, total) = service::list(&accounts, &caller, &query, page.window()).await?;
-    Ok(Json(Page::new(rows, total, page)))
+    Ok(Json(Page::new(rows, total, page).continued(|account| account.id)))
 }
 
 /// Create an account (provider), or a customer with a new user as its owner (reseller)

@@ -89,7 +89,7 @@ pub(super) async fn list(
         query_as,
         (AccountView,),
         ", page as (select a.id",
-        r#" order by a.id limit $7 offset $8)
+        r#" and a.id > coalesce($9::bigint, 0) order by a.id limit $7 offset $8)
            select a.id as "id: AccountId", a.uuid, a.kind as "kind: AccountKind", a.name,
                   a.owner_id as "owner_id: UserId", u.email as owner_email, a.parent_id as "parent_id: AccountId",
                   a.server_limit, a.suspended_at, a.suspend_reason, a.created_at, r.role as "role!: MemberRole"
@@ -97,7 +97,8 @@ pub(super) async fn list(
            cross join lateral acting_for($1, $2, $3, a.id) r
            order by a.id"#,
         window.limit,
-        window.offset
+        window.offset,
+        query.after.map(|id| id.0)
     );
     let total = accounts!(
         fetch_one,

@@ -25,6 +25,9 @@ pub struct ListUsers {
     #[garde(range(min = 1, max = 100))]
     #[param(minimum = 1, maximum = 100)]
     pub limit: Option<i64>,
+    /// `next` of the response before: continues the list there, past the last page, too. Not together with `page`.
+    #[garde(skip)]
+    pub after: Option<UserId>,
     /// Only users whose name or address contains this text, ignoring case.
     #[garde(inner(length(chars, max = 254), custom(text::plain)))]
     pub q: Option<String>,

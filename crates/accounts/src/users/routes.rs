@@ -54,9 +54,9 @@ async fn list(
     _: StaffCaller,
     Query(query): Query<ListUsers>,
 ) -> Result<Json<Page<UserSummary>>> {
-    let page = PageQuery { page: query.page, limit: query.limit };
+    let page = PageQuery { page: query.page, limit: query.limit }.or_after(query.after.as_ref())?;
     let (users, total) = service::list(&accounts, &query, page.window()).await?;
-    Ok(Json(Page::new(users, total, page)))
+    Ok(Json(Page::new(users, total, page).continued(|user| user.id)))
 }
 
 /// Create a user with an account of their own; a generated password is shown only once (provider)

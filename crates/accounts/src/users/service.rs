@@ -21,7 +21,7 @@ use crate::{Accounts, members};
 /// A page of users, oldest first, with their total.
 pub async fn list(accounts: &Accounts, query: &ListUsers, window: Window) -> Result<(Vec<UserSummary>, i64)> {
     window.check()?;
-    store::list(&accounts.core.db, query.q.as_deref(), window).await.map_err(list_error)
+    store::list(&accounts.core.db, query, window).await.map_err(list_error)
 }
 
 /// All users, oldest first.

@@ -10,7 +10,7 @@ use kernel::ids::{AccountId, UserId};
 use kernel::listing::{COUNTED, Window};
 use sqlx::{PgConnection, PgExecutor, PgPool};
 
-use super::model::{UpdateUser, UserAccount, UserSummary};
+use super::model::{ListUsers, UpdateUser, UserAccount, UserSummary};
 use crate::members::model::AccountKind;
 use crate::model::AlertMails;
 use crate::store::{Result, users};
@@ -27,21 +27,22 @@ pub(super) async fn find(db: impl PgExecutor<'_>, id: UserId) -> Result<Option<U
         .await
 }
 
-/// A page of the users whose name or address contains `text`, oldest first, with their total.
-pub(super) async fn list(db: &PgPool, text: Option<&str>, window: Window) -> Result<(Vec<UserSummary>, i64)> {
+/// A part of the users that the query selects, oldest first, with their total.
+pub(super) async fn list(db: &PgPool, query: &ListUsers, window: Window) -> Result<(Vec<UserSummary>, i64)> {
     let mut tx = db::begin_list_query(db).await?;
     // The page first: each user's own account is looked up, and only theirs.
     let rows = users!(
         UserSummary,
         "with page as (
              select id from users
-             where deleted_at is null
+             where deleted_at is null and id > coalesce($4::bigint, 0)
                and ($1::text is null or strpos(lower(email), lower($1)) > 0 or strpos(lower(name), lower($1)) > 0)
              order by id limit $2 offset $3) select",
         ", disabled_at from page join users using (id) order by id",
-        text,
+        query.q,
         window.limit,
-        window.offset
+        window.offset,
+        query.after.map(|id| id.0)
     )
     .fetch_all(&mut *tx)
     .await?;
@@ -51,7 +52,7 @@ pub(super) async fn list(db: &PgPool, text: Option<&str>, window: Window) -> Res
                where deleted_at is null
                  and ($1::text is null or strpos(lower(email), lower($1)) > 0 or strpos(lower(name), lower($1)) > 0)
                limit $2) counted"#,
-        text,
+        query.q,
         COUNTED
     )
     .fetch_one(&mut *tx)

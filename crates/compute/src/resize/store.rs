@@ -21,8 +21,7 @@ pub(super) async fn has_room(
         r#"select (($3::int = 0 or used.cores + $3 <= n.cores * h.cpu_overcommit and $6::int <= n.cores)
                    and ($4::bigint = 0 or used.memory_mib + $4 <= n.memory_mib * h.memory_overcommit)
                    and ($5::bigint = 0 or used.disk_gib + $5 <= n.disk_gib * h.disk_overcommit
-                        and (n.disk_used is null
-                             or n.disk_used <= n.disk_gib * 1073741824.0 * (1 - $7::float8 / 100)))) as "room!"
+                        and has_margin(n, $7))) as "room!"
            from nodes n
            join hosts h on h.id = n.host_id
            join node_use used on used.host_id = n.host_id and used.name = n.name
@@ -33,7 +32,7 @@ pub(super) async fn has_room(
         to.memory - from.memory,
         to.disk - from.disk,
         to.cores,
-        f64::from(margin_percent)
+        i64::from(margin_percent)
     )
     .fetch_optional(tx)
     .await

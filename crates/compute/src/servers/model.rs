@@ -281,6 +281,9 @@ pub struct ListServers {
     #[garde(range(min = 1, max = 100))]
     #[param(minimum = 1, maximum = 100)]
     pub limit: Option<i64>,
+    /// A server's id: only those that follow it in the list, which must be sorted by `id`. Not together with `page`.
+    #[garde(skip)]
+    pub after: Option<ServerId>,
     /// The field to sort by; `id`, in order of creation, if omitted.
     #[garde(skip)]
     #[param(inline)]
@@ -311,8 +314,9 @@ pub struct ListServers {
 impl ListServers {
     /// Whether it filters, sorts or lists other accounts' servers, beyond plain paging.
     pub fn asks(&self) -> bool {
-        let Self { all: _, page: _, limit: _, sort, order, status, tariff_id, os_id, name, labels } = self;
-        sort.is_some()
+        let Self { all: _, page: _, limit: _, after, sort, order, status, tariff_id, os_id, name, labels } = self;
+        after.is_some()
+            || sort.is_some()
             || order.is_some()
             || status.is_some()
             || tariff_id.is_some()

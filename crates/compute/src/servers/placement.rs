@@ -72,14 +72,14 @@ pub(super) async fn candidates(
              and used.cores + $2 <= n.cores * h.cpu_overcommit
              and used.memory_mib + $3 <= n.memory_mib * h.memory_overcommit
              and used.disk_gib + $4 <= n.disk_gib * h.disk_overcommit
-             and (n.disk_used is null or n.disk_used <= n.disk_gib * 1073741824.0 * (1 - $5::float8 / 100))
+             and has_margin(n, $5)
            order by h.last_error is not null, n.memory_mib * h.memory_overcommit - used.memory_mib desc, n.host_id,
            n.name"#,
         image.0,
         offer.cores,
         offer.memory_mib as i64,
         offer.disk_gib as i64,
-        f64::from(margin_percent)
+        i64::from(margin_percent)
     )
     .fetch_all(tx)
     .await

@@ -17,7 +17,7 @@ use sqlx::PgExecutor;
 use uuid::Uuid;
 
 use super::labels::Selector;
-use super::model::{ListServers, ServerState, ServerView};
+use super::model::{ListServers, ServerState, ServerView, Sort};
 pub use super::order::order;
 pub use super::rules::{
     accessible, accessible_by_number, authorize, let_show, lock, refused, require_guest, require_not_suspended,
@@ -52,6 +52,9 @@ pub async fn list(
         true if caller.is_reseller => Whose::Reseller(caller.account),
         true => return Err(Error::new(Code::Forbidden, "Only the provider and resellers may list others' servers.")),
     };
+    if query.after.is_some() && query.sort.is_some_and(|sort| sort != Sort::Id) {
+        return Err(Error::field("after", "Only a list sorted by `id` can be continued; page this one."));
+    }
     if let Some(window) = window {
         window.check()?;
     }
@@ -65,6 +68,7 @@ pub async fn list(
         id: None,
         of,
         only: only.as_deref(),
+        after: query.after,
         window,
         query: query.asks().then_some(query),
         selector: &selector,
@@ -72,14 +76,14 @@ pub async fn list(
     let mut tx = db::begin_list_query(&core.db).await?;
     let rows = store::list(&mut *tx, &filter).await.map_err(list_error)?;
     let total = match rows.first() {
-        Some((_, total)) => *total,
-        // Past the last page there is no row that has the total.
-        None if window.is_some_and(|window| window.offset > 0) => {
-            let first = store::list(&mut *tx, &Filter { window: Some(Window::first(1)), ..filter }).await;
-            let first = first.map_err(list_error)?;
+        Some((_, total)) if query.after.is_none() => *total,
+        None if query.after.is_none() && window.is_none_or(|window| window.offset == 0) => 0,
+        // No row has the total: it is of those that follow, or this is past the last page.
+        _ => {
+            let first = Filter { after: None, window: Some(Window::first(1)), ..filter };
+            let first = store::list(&mut *tx, &first).await.map_err(list_error)?;
             first.first().map_or(0, |(_, total)| *total)
         }
-        None => 0,
     };
     Ok((rows.into_iter().map(|(view, _)| view).collect(), total))
 }
@@ -95,6 +99,7 @@ pub async fn view_on(db: impl PgExecutor<'_>, id: ServerId) -> Result<ServerView
         id: Some(id),
         of: Whose::All,
         only: None,
+        after: None,
         window: Some(Window::first(1)),
         query: None,
         selector: &Selector::default(),

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::extract::Json;
 use super::text;
 use crate::error::{Error, Result};
-use crate::listing::{Place, SortOrder, Window};
+use crate::listing::{SortOrder, Window};
 
 /// Header with the total count, for lists that are bare arrays.
 pub const TOTAL: HeaderName = HeaderName::from_static("x-total-count");
@@ -45,7 +45,7 @@ impl<T> Page<T> {
 
     /// With where to continue after the last row, unless this page shows that there are no more.
     #[must_use]
-    pub fn continued<Id: Display>(self, place: impl Fn(&T) -> Place<Id>) -> Self {
+    pub fn continued<P: Display>(self, place: impl Fn(&T) -> P) -> Self {
         let full = i64::try_from(self.data.len()).is_ok_and(|rows| rows == self.limit);
         let next = self.data.last().filter(|_| full).map(|row| place(row).to_string());
         Self { next, ..self }
@@ -77,7 +77,7 @@ impl PageQuery {
     }
 
     /// The same, if the list is not to be continued after a place as well.
-    pub fn or_after<Id>(self, after: Option<&Place<Id>>) -> Result<Self> {
+    pub fn or_after<P>(self, after: Option<&P>) -> Result<Self> {
         match (self.page, after) {
             (Some(_), Some(_)) => Err(Error::field("after", "Send `page` or `after`, not both.")),
             _ => Ok(self),

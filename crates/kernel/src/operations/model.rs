@@ -1,11 +1,32 @@
 //! Operations as the API shows them.
 
 use chrono::{DateTime, Utc};
+use garde::Validate;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::listing::Place;
 use crate::stored_enum;
 use crate::subjects::Subject;
+
+/// Selects a part of a subject's operations.
+#[derive(Debug, Default, Deserialize, Validate, utoipa::IntoParams)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct ListOperations {
+    /// Page number, from 1.
+    #[garde(range(min = 1, max = 1_000_000))]
+    #[param(minimum = 1, maximum = 1_000_000)]
+    pub page: Option<i64>,
+    /// Operations per page: 20 by default, at most 100.
+    #[garde(range(min = 1, max = 100))]
+    #[param(minimum = 1, maximum = 100)]
+    pub limit: Option<i64>,
+    /// `next` of the response before: continues the list there, past the last page, too. Not together with `page`.
+    #[garde(skip)]
+    #[param(value_type = Option<String>)]
+    pub after: Option<Place<Uuid>>,
+}
 
 /// State of an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]

@@ -16,7 +16,7 @@ use crate::db;
 use crate::error::{Code, Error, Result};
 use crate::idempotency::Once;
 use crate::keyring::SealCounts;
-use crate::listing::Window;
+use crate::listing::{Place, Window};
 use crate::secrets::SealedBy;
 use crate::subjects::Subject;
 
@@ -38,16 +38,17 @@ pub async fn active(core: &Core, subject: &Subject) -> Result<Option<OperationVi
     Ok(store::active(&core.db, subject).await?.map(|row| row.view(false)))
 }
 
-/// A subject's operations, newest first, and the total count.
+/// A part of a subject's operations, newest first, and the total count.
 pub async fn of_subject(
     core: &Core,
     caller: &Caller,
     subject: &Subject,
+    after: Option<Place<Uuid>>,
     window: Window,
 ) -> Result<(Vec<OperationView>, i64)> {
     window.check()?;
     let _turn = core.turns.take(caller.account).await?;
-    let rows = store::of_subject(&core.db, subject, window.limit, window.offset).await?;
+    let rows = store::of_subject(&core.db, subject, after, window).await?;
     let total = store::count_of_subject(&core.db, subject).await?;
     Ok((rows.into_iter().map(|row| row.view(caller.sees_everything())).collect(), total))
 }

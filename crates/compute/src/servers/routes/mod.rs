@@ -13,7 +13,8 @@ use kernel::http::auth::{AccountCaller, MemberCaller};
 use kernel::http::extract::{Json, Query};
 use kernel::http::page::{Page, PageQuery, TOTAL};
 use kernel::idempotency::{Once, Post};
-use kernel::operations::{self, model::OperationView};
+use kernel::listing::Place;
+use kernel::operations::model::{ListOperations, OperationView};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -60,7 +61,7 @@ pub(super) const ACCESS: &[AccessRow] = &[
 
 /// My servers
 ///
-/// The header `X-Total-Count` has the total number of servers.
+/// The header `X-Total-Count` has the total number of servers, also in a list that `after` continues.
 #[utoipa::path(get, path = "/server", tag = "servers", operation_id = "listServers", params(ListServers),
     responses((status = 200, body = Vec<ServerView>), (status = 403, body = ErrorBody)))]
 async fn list(
@@ -69,8 +70,9 @@ async fn list(
     Query(query): Query<ListServers>,
 ) -> Result<(HeaderMap, Json<Vec<ServerView>>)> {
     // One's own servers come unpaged, as the specification says; a whole fleet comes in pages.
-    let paged = query.all || query.page.is_some() || query.limit.is_some();
-    let window = paged.then(|| PageQuery { page: query.page, limit: query.limit }.window());
+    let paged = query.all || query.page.is_some() || query.limit.is_some() || query.after.is_some();
+    let page = PageQuery { page: query.page, limit: query.limit }.or_after(query.after.as_ref())?;
+    let window = paged.then(|| page.window());
     let (servers, total) = service::list(&hosts.core, &caller, &query, window).await?;
     Ok((HeaderMap::from_iter([(TOTAL, total.into())]), Json(servers)))
 }
@@ -140,15 +142,17 @@ async fn password(State(hosts): State<Arc<Hosts>>, access: ServerAccess, once: O
 
 /// A server's operations, newest first
 #[utoipa::path(get, path = "/server/{id}/operations", tag = "servers", operation_id = "listServerOperations",
-    params(("id" = ServerId, Path, description = "The server's id"), PageQuery),
+    params(("id" = ServerId, Path, description = "The server's id"), ListOperations),
     responses((status = 200, body = Page<OperationView>)))]
 async fn operations(
     State(hosts): State<Arc<Hosts>>,
     access: ServerAccess,
-    Query(page): Query<PageQuery>,
+    Query(query): Query<ListOperations>,
 ) -> Result<Json<Page<OperationView>>> {
+    let page = PageQuery { page: query.page, limit: query.limit }.or_after(query.after.as_ref())?;
+    let about = subject::subject(access.thing.id);
     let (data, total) =
-        operations::service::of_subject(&hosts.core, &access.caller, &subject::subject(access.thing.id), page.window())
+        kernel::operations::service::of_subject(&hosts.core, &access.caller, &about, query.after, page.window())
             .await?;
-    Ok(Json(Page::new(data, total, page)))
+    Ok(Json(Page::new(data, total, page).continued(|operation| Place { at: operation.created_at, id: operation.id })))
 }

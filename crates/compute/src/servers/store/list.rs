@@ -19,6 +19,8 @@ pub(in crate::servers) struct Filter<'a> {
     pub of: Whose,
     /// Only those that the token's scopes include.
     pub only: Option<&'a [i64]>,
+    /// Only those that follow this one in a list sorted by id, which needs a query.
+    pub after: Option<ServerId>,
     /// Only these of them.
     pub window: Option<Window>,
     /// The query's own filters and sorting, if it has any.
@@ -43,7 +45,7 @@ macro_rules! servers {
     ($db:expr, $filter:expr, $condition:literal $(, $parameter:expr)*) => {
         servers!(@ $db, $filter, "", ($condition), " order by s.id limit $1 offset $2" $(, $parameter)*)
     };
-    // With the query's filters in `$3` to `$12`; the condition's own parameters follow.
+    // With the query's filters in `$3` to `$13`; the condition's own parameters follow.
     (asked $query:expr, $selector:expr, $db:expr, $filter:expr, $condition:literal $(, $parameter:expr)*) => {
         servers!(
             @ $db, $filter,
@@ -55,12 +57,14 @@ macro_rules! servers {
              and ($5::bigint is null or s.image_id = $5)
              and ($6::text is null or strpos(lower(s.name), lower($6)) > 0)
              and s.labels @> $9 and s.labels ?& $10 and not s.labels ?| $11
-             and not exists (select from jsonb_array_elements($12) u where s.labels @> u) and ", $condition),
+             and not exists (select from jsonb_array_elements($12) u where s.labels @> u)
+             and ($13::bigint is null or case when $8 then s.id < $13 else s.id > $13 end) and ", $condition),
             " order by case when not $8 then k.key end, case when $8 then k.key end desc,
               case when $8 then -s.id else s.id end limit $1 offset $2",
             $query.status.map(ServerState::as_str), $query.tariff_id.map(|id| id.0), $query.os_id.map(|id| id.0),
             $query.name, $query.sort.unwrap_or_default().as_str(), $query.order == Some(SortOrder::Desc),
-            Json(&$selector.equal) as _, &$selector.present, &$selector.absent, Json(&$selector.unequal) as _
+            Json(&$selector.equal) as _, &$selector.present, &$selector.absent, Json(&$selector.unequal) as _,
+            $filter.after.map(|id| id.0)
             $(, $parameter)*
         )
     };
@@ -88,7 +92,7 @@ macro_rules! servers {
     };
 }
 
-/// Servers that are not deleted, oldest first, with the total number of matches.
+/// Servers that are not deleted, oldest first, with the total number of matches after `after`.
 ///
 /// One statement per kind of query: a single one with `$1 is null or …` for everything would read every server there
 /// is, since a prepared statement's plan is made for any parameter.
@@ -97,15 +101,15 @@ pub(in crate::servers) async fn list(db: impl PgExecutor<'_>, filter: &Filter<'_
     let rows: Vec<ServerListRow> = match (filter.id, filter.of, filter.query) {
         (_, Whose::Account(account), Some(query)) => {
             servers!(asked query, filter.selector, db, filter,
-                "s.account_id = $13 and ($14::bigint[] is null or s.id = any($14))", account.0, only)
+                "s.account_id = $14 and ($15::bigint[] is null or s.id = any($15))", account.0, only)
         }
         (_, Whose::Reseller(account), Some(query)) => {
             servers!(asked query, filter.selector, db, filter,
-                "s.account_id in (select id from accounts where id = $13 or parent_id = $13)
-                 and ($14::bigint[] is null or s.id = any($14))", account.0, only)
+                "s.account_id in (select id from accounts where id = $14 or parent_id = $14)
+                 and ($15::bigint[] is null or s.id = any($15))", account.0, only)
         }
         (_, Whose::All, Some(query)) => {
-            servers!(asked query, filter.selector, db, filter, "($13::bigint[] is null or s.id = any($13))", only)
+            servers!(asked query, filter.selector, db, filter, "($14::bigint[] is null or s.id = any($14))", only)
         }
         (Some(id), _, None) => servers!(db, filter, "s.id = $3", id.0),
         (None, Whose::Account(account), None) => {

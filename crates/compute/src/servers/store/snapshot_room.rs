@@ -25,9 +25,7 @@ pub(crate) async fn storage(
 ) -> Result<Option<StorageCheck>> {
     sqlx::query_as!(
         StorageCheck,
-        r#"select used.disk_gib + $3 <= n.disk_gib * h.disk_overcommit as "fits!",
-                  (n.disk_used is null or n.disk_gib = 0
-                   or n.disk_used <= n.disk_gib * 1073741824.0 * (1 - $4::float8 / 100)) as "free!"
+        r#"select used.disk_gib + $3 <= n.disk_gib * h.disk_overcommit as "fits!", has_margin(n, $4) as "free!"
            from nodes n
            join hosts h on h.id = n.host_id
            join node_use used on used.host_id = n.host_id and used.name = n.name
@@ -35,7 +33,7 @@ pub(crate) async fn storage(
         server.host_id.0,
         server.node,
         gib as i64,
-        f64::from(margin_percent)
+        i64::from(margin_percent)
     )
     .fetch_optional(tx)
     .await
