@@ -52,6 +52,7 @@ mod refusals;
 mod replicas;
 mod restore;
 mod schema;
+mod scripts;
 mod settings;
 mod ssh;
 mod storm;

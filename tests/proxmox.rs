@@ -261,6 +261,10 @@ async fn responses_have_the_shapes_of_the_api_document() {
         assert_eq!(config["net0"].as_str().unwrap().contains("rate=12.5"), limited, "{config}");
         let shown = me.get(&path).await.expect(200).body;
         assert_eq!(["cores", "memory", "disk"].map(|part| shown[part].as_i64().unwrap()), size);
+        // The disk first: a guest whose disk is full may not come up again after a change that restarts it.
+        let puts = "[a[1].rsplit('/', 1)[1] for a in pve.asked if a[0] == 'PUT' and \
+                    (a[1].endswith('/resize') or any(key == 'cores' for key, _ in a[2]))]";
+        assert_eq!(pve.run(&format!("{puts}[-2:]")).await, json!(["resize", "config"]));
     }
 
     // 11. Create Snapshot, 12. List Snapshots, 13. Rollback Snapshot, 14. Delete Snapshot

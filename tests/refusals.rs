@@ -255,12 +255,15 @@ async fn a_restart_waits_for_a_backup_to_end() {
     let two = Two::new().await;
     let server = &two.servers[0];
     two.pve.run("pve.time_scale = 1").await;
-    two.pve.run(&format!("pve.backup({}, secs=4)", server.number)).await;
+    two.pve.run(&format!("pve.backup({}, secs=3600)", server.number)).await;
     let answer = two.app.customer.post(&format!("{}/restart", server.path), None).await.expect(200).body;
     let id = answer["operationId"].as_str().unwrap();
     let waiting = |o: &Value| o["error"]["code"] == "LOCKED";
     eventually(&two.app.customer, &format!("/api/operations/{id}"), waiting).await;
     assert_eq!(two.pve.run(&format!("guest({}).status", server.number)).await, "running");
+    let ends = "[t.update(status='stopped', exitstatus='OK') for t in pve.tasklog if t['type'] == 'vzdump'] and None";
+    two.pve.run(ends).await;
+    two.pve.run(&format!("pve.unlock({})", server.number)).await;
     let operation = two.told(&answer["operationId"]).await;
     assert_eq!(operation["state"], "succeeded", "{operation}");
     let order = "[a[1].rsplit('/', 1)[1] for a in pve.asked if a[0] == 'POST' and '/status/' in a[1]][-1]";

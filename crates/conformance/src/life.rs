@@ -264,6 +264,11 @@ pub async fn what_could_not_be_made_is_told_before(lab: Lab) {
     let mut unplugged = spec.clone();
     "no/bridge".clone_into(&mut unplugged.network.bridge);
     refused(lab.driver.check_create(&unplugged).await, |e| matches!(e, Error::Invalid(_)));
+    "nosuchbr0".clone_into(&mut unplugged.network.bridge);
+    refused(
+        lab.driver.check_create(&unplugged).await,
+        |e| matches!(e, Error::NotFound(text) if text.contains("nosuchbr0")),
+    );
     let theirs = lab.spec().await;
     lab.rig.stranger(&theirs).await;
     refused(lab.driver.check_create(&theirs).await, |e| matches!(e, Error::AlreadyExists(_)));

@@ -65,12 +65,16 @@ impl Client {
 
     /// `/1.0/<segments>?project=<ours>&<query>`; every segment is encoded.
     pub(crate) fn url(&self, segments: &[&str], query: &[(&str, &str)]) -> Result<Url> {
+        Self::url_in(&self.config.project, segments, query)
+    }
+
+    fn url_in(project: &str, segments: &[&str], query: &[(&str, &str)]) -> Result<Url> {
         let mut url = Url::parse("http://incus/1.0").map_err(|e| Error::Failed(e.to_string()))?;
         if segments.iter().any(|s| s.is_empty() || *s == "." || *s == "..") {
             return Err(Error::Invalid("an empty or relative name".to_owned()));
         }
         url.path_segments_mut().map_err(|()| Error::Failed("no base URL".to_owned()))?.extend(segments);
-        url.query_pairs_mut().append_pair("project", &self.config.project).extend_pairs(query);
+        url.query_pairs_mut().append_pair("project", project).extend_pairs(query);
         Ok(url)
     }
 
@@ -81,6 +85,15 @@ impl Client {
 
     pub(crate) async fn get<T: DeserializeOwned>(&self, segments: &[&str], query: &[(&str, &str)]) -> Result<T> {
         let envelope = self.call(Method::GET, segments, query, None, None).await?;
+        serde_json::from_value(envelope.metadata).map_err(|e| Error::Failed(format!("invalid response: {e}")))
+    }
+
+    /// Something of the server itself, which only its own project shows, and not to every certificate.
+    pub(crate) async fn get_of_server<T: DeserializeOwned>(&self, segments: &[&str]) -> Result<T> {
+        let response = self.request(Method::GET, Self::url_in("default", segments, &[])?).send().await;
+        let response = response.map_err(|e| transport(&e, false))?;
+        let status = response.status().as_u16();
+        let envelope = envelope(status, &response.bytes().await.map_err(|e| transport(&e, false))?)?;
         serde_json::from_value(envelope.metadata).map_err(|e| Error::Failed(format!("invalid response: {e}")))
     }
 

@@ -63,12 +63,25 @@ pub(crate) async fn nic(client: &Client, network: &GuestNetwork, limits: &GuestS
         return Err(Error::Invalid(format!("{bridge:?} is no bridge")));
     }
     let known: Option<Network> = client.get_opt(&["networks", bridge], &[]).await?;
+    if known.is_none() {
+        require_on_host(client, bridge).await?;
+    }
     let managed = known.filter(|n| n.managed && n.kind == "bridge");
     let mut nic = device(network, managed.is_some(), client.config.address_filters);
     let pinned = network.addresses.iter().map(|a| a.address).filter(|a| nic.values().any(|v| *v == a.to_string()));
     managed.map_or(Ok(()), |known| pinned.into_iter().try_for_each(|address| known.takes(bridge, address)))?;
     limit(limits.bandwidth_mbps.unwrap_or_default(), &mut nic);
     Ok(Some(nic))
+}
+
+/// Refuses a bridge that the host does not have. The project shows managed networks only; a certificate that may see
+/// nothing else can't tell.
+async fn require_on_host(client: &Client, bridge: &str) -> Result<()> {
+    match client.get_of_server::<Network>(&["networks", bridge]).await {
+        Err(Error::NotFound(_)) => Err(Error::NotFound(format!("the bridge {bridge}"))),
+        Ok(_) | Err(Error::Forbidden(_)) => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// The device's rate limit in Mbit/s, each way; 0 for none.

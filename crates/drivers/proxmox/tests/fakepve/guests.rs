@@ -290,12 +290,18 @@ async fn the_log_of_a_failed_start_is_a_guest_s_last_words() {
 async fn high_availability_is_asked_and_then_watched() {
     let bench = Bench::stopped(Lxc).await;
     bench.fake.run(&format!("guest({}).ha_state = 'stopped'", bench.vmid())).await;
-    bench.fake.run("pve.time_scale = 0.02").await;
+    // The request ends at once, the start not by itself.
+    bench.fake.run("[setattr(pve, 'time_scale', 1), setattr(pve, 'ha_delay', 3600)] and None").await;
     let Task::Running(id) = bench.driver.start(&bench.spec.guest).await.unwrap() else { panic!("no task") };
-    tokio::time::sleep(Duration::from_millis(50)).await;
-    // The request has ended, but not the start.
+    wait_for("the end of the request", async || {
+        let ended = "[t['status'] for t in pve.tasklog if t['type'] == 'hastart'] == ['stopped']";
+        if bench.fake.run(ended).await == true { Ok(()) } else { Err("it runs") }
+    })
+    .await;
     assert_eq!(bench.driver.task(&id).await.unwrap(), TaskState::Running(None));
+    bench.fake.run(&format!("setattr(guest({}), 'status', 'running')", bench.vmid())).await;
     bench.done(Ok(Task::Running(id))).await;
+    bench.fake.run("setattr(pve, 'time_scale', 0)").await;
     assert_eq!(bench.power().await, Some(GuestPower::Running));
     bench.done(bench.driver.stop(&bench.spec.guest, CLEAN).await).await;
     assert_eq!(bench.power().await, Some(GuestPower::Stopped));
