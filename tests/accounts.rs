@@ -1,5 +1,6 @@
 //! Signing in and out, rotating tokens, limits on guessing.
 
+mod browsers;
 mod tokens;
 
 use std::time::Duration;

@@ -86,8 +86,14 @@ async fn bases(app: &TestApp) -> BTreeMap<&'static str, Vec<Base<'_>>> {
     let sign = json!({ "email": "someone@example.com", "password": PASSWORD });
     let mut register = sign.clone();
     register["name"] = json!("Someone");
-    add("POST /api/auth/register", "/api/auth/register".into(), nobody, register);
-    add("POST /api/auth/login", "/api/auth/login".into(), nobody, sign);
+    for (route, body) in [
+        ("POST /api/auth/register", &register),
+        ("POST /api/auth/browser/register", &register),
+        ("POST /api/auth/login", &sign),
+        ("POST /api/auth/browser/login", &sign),
+    ] {
+        add(route, route.trim_start_matches("POST ").into(), nobody, body.clone());
+    }
     add("POST /api/auth/refresh", "/api/auth/refresh".into(), nobody, json!({ "refreshToken": "x" }));
     let change = json!({ "currentPassword": "not this one", "newPassword": "a long password" });
     add("POST /api/auth/password", "/api/auth/password".into(), customer, change);
@@ -327,7 +333,7 @@ async fn fill_fields(part: Part) {
             seen.insert(route.clone());
             let also: &[u16] = match path.as_str() {
                 // Invalid credentials.
-                "/api/auth/login" | "/api/auth/refresh" | "/api/auth/login-link" => &[401],
+                "/api/auth/login" | "/api/auth/browser/login" | "/api/auth/refresh" | "/api/auth/login-link" => &[401],
                 // The same user, member or owner twice, a suspended account.
                 p if p.starts_with("/api/users") || p.starts_with("/api/accounts") => &[404, 409, 507],
                 // There is no room, or no free address.
@@ -387,7 +393,7 @@ async fn fill_fields(part: Part) {
                             }
                         }
                     }
-                    if path == "/api/auth/register" {
+                    if path.ends_with("/register") {
                         let id = answer.body["user"]["id"].as_i64();
                         let sql =
                             "with a as (delete from accounts where owner_id = $1) delete from users where id = $1";

@@ -34,7 +34,9 @@ const MAX_STAY_MS: u64 = 60;
 fn bytes(method: &str, path: &str, by: &Client, body: &Value) -> Vec<u8> {
     let body = if body.is_null() { String::new() } else { body.to_string() };
     let token = by.token.as_deref().map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
-    let head = format!("{method} {path} HTTP/1.1\r\nHost: x\r\n{token}Content-Type: application/json\r\n");
+    let cookie = by.headers.get("cookie").map_or("", |cookie| cookie.to_str().unwrap());
+    let cookie = if cookie.is_empty() { String::new() } else { format!("Cookie: {cookie}\r\n") };
+    let head = format!("{method} {path} HTTP/1.1\r\nHost: x\r\n{token}{cookie}Content-Type: application/json\r\n");
     format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()).into_bytes()
 }
 
@@ -51,13 +53,13 @@ async fn hang_up(base: &str, request: &[u8]) {
 async fn login_requests(test: &TestApp, write: &Write) -> Vec<Vec<u8>> {
     let mut all = vec![];
     for n in 0..ACCOUNTS_PER_LOGIN_ROUTE {
-        let email = format!("{n}@{}.example.com", write.route.rsplit('/').next().unwrap());
+        let email = format!("{n}@{}.example.com", write.route.trim_start_matches("/api/auth/").replace('/', "-"));
         let mut body = write.body.clone();
         if let Some(named) = body.get_mut("email") {
             *named = json!(email);
         }
         let mut by = write.by.clone();
-        if write.route != "/api/auth/register" {
+        if !write.route.ends_with("/register") {
             sqlx::query(
                 "with u as (insert into users (email, name, password_hash)
                             select $1, name, password_hash from users where email = 'customer@example.com'
@@ -160,7 +162,9 @@ async fn hang_ups_leave_no_open_transaction_and_undo_nothing_that_was_confirmed(
 
     let console = writes.iter().find(|write| write.route == "/api/server/console").unwrap();
     let mut apart = sockets(&app, &second.features.accounts.settings.public_url, console).await;
-    let of_logins = ["/login", "/register", "/password", "/logout", "/sessions"].map(|last| format!("/api/auth{last}"));
+    let of_logins =
+        ["login", "register", "password", "logout", "sessions", "browser/login", "browser/register", "browser/logout"]
+            .map(|rest| format!("/api/auth/{rest}"));
     let (logins, writes): (Vec<_>, Vec<_>) =
         writes.into_iter().partition(|write| of_logins.iter().any(|route| *route == write.route));
     for login in &logins {

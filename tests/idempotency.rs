@@ -13,8 +13,17 @@ use crate::support::{Client, Lab, PASSWORD, Pve, TestApp, TestDb, ended, eventua
 
 /// POSTs without a user, so there is nobody whose key it could be. Signing in again is harmless, and so is a refused
 /// repeat of the others.
-const OPEN: [&str; 5] =
-    ["/api/auth/register", "/api/auth/login", "/api/auth/login-link", "/api/auth/confirm", "/api/auth/refresh"];
+const OPEN: [&str; 9] = [
+    "/api/auth/register",
+    "/api/auth/login",
+    "/api/auth/login-link",
+    "/api/auth/confirm",
+    "/api/auth/refresh",
+    "/api/auth/browser/register",
+    "/api/auth/browser/login",
+    "/api/auth/browser/refresh",
+    "/api/auth/browser/logout",
+];
 
 /// Every POST that takes a key: its route, path, sender and body, and what counts how often it was done.
 struct Case {

@@ -34,6 +34,7 @@ pub(super) const EXCEPTIONS: &[(&str, &str, [To; ROLES])] = &[
     ("GET", "/metrics", [Hidden; ROLES]),
     // Closed by default, for everyone.
     ("POST", "/api/auth/register", [Forbidden; ROLES]),
+    ("POST", "/api/auth/browser/register", [Forbidden; ROLES]),
     // These tests name no login there: it would be a caller's. tests/accounts.rs ends logins.
     (
         "DELETE",

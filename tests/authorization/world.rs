@@ -177,7 +177,9 @@ impl World {
 
     pub(super) fn body(&self, method: &str, path: &str) -> Option<Value> {
         match (method, path) {
-            ("POST", "/api/auth/register") => Some(json!({ "email": "a@example.com", "password": "a long password" })),
+            ("POST", "/api/auth/register" | "/api/auth/browser/register") => {
+                Some(json!({ "email": "a@example.com", "password": "a long password" }))
+            }
             ("POST", "/api/server/console") => Some(json!({ "vmid": self.vmid })),
             ("POST" | "PUT" | "PATCH", _) => Some(json!({ "no such field": true })),
             ("DELETE", "/api/server/{id}/snapshots") => Some(json!({ "no such field": true })),

@@ -1,6 +1,7 @@
 //! Users: accounts, sessions, tokens, and what each may do.
 
 mod cache;
+mod cookies;
 mod feature;
 mod locks;
 pub mod mail;

@@ -183,6 +183,22 @@ pub struct SignedIn {
     pub user: User,
 }
 
+/// The login of a browser, whose refresh token is in a cookie.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BrowserSession {
+    /// For the `Authorization: Bearer` header. Keep it in memory only.
+    pub access_token: String,
+    /// `Bearer`.
+    pub token_type: &'static str,
+    /// Seconds until the access token expires.
+    pub expires_in: u32,
+    /// Seconds until the login expires.
+    pub session_expires_in: i64,
+    /// The user who signed in.
+    pub user: User,
+}
+
 /// A new API token.
 #[derive(Debug, Deserialize, Validate, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

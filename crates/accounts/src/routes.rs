@@ -1,5 +1,7 @@
 //! `/api/auth`: logins, sessions and API tokens.
 
+pub(super) mod browser;
+
 use std::sync::Arc;
 
 use axum::extract::{FromRequestParts, State};
@@ -11,6 +13,7 @@ use kernel::http::ErrorBody;
 use kernel::http::auth::{AnyCaller, LoginCaller, UserCaller};
 use kernel::http::extract::{Json, Path};
 use kernel::idempotency::{Once, Post};
+use secrecy::{ExposeSecret, SecretString};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
@@ -20,7 +23,7 @@ use super::model::{
     ApiToken, ChangePassword, ConfirmAddress, CreatedApiToken, Login, Me, NewApiToken, RefreshSession, Register,
     SessionView, SignedIn, UpdateMe, User,
 };
-use super::service::{self, LoginOrigin};
+use super::service::{self, IssuedTokens, LoginOrigin, RefreshCarrier};
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Accounts>> {
     OpenApiRouter::new()
@@ -36,6 +39,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Accounts>> {
         .routes(routes!(resend_confirmation))
         .routes(routes!(api_tokens, create_api_token))
         .routes(routes!(revoke_api_token))
+        .merge(browser::routes())
 }
 
 /// Who may call what.
@@ -55,6 +59,10 @@ pub(super) const ACCESS: &[AccessRow] = &[
     ("GET", "/api/auth/tokens", Admission::Login),
     ("POST", "/api/auth/tokens", Admission::Login),
     ("DELETE", "/api/auth/tokens/{id}", Admission::Private),
+    ("POST", "/api/auth/browser/register", Admission::Open),
+    ("POST", "/api/auth/browser/login", Admission::Open),
+    ("POST", "/api/auth/browser/refresh", Admission::Open),
+    ("POST", "/api/auth/browser/logout", Admission::Open),
 ];
 
 impl<S: Send + Sync> FromRequestParts<S> for LoginOrigin {
@@ -63,7 +71,20 @@ impl<S: Send + Sync> FromRequestParts<S> for LoginOrigin {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
         let address = ClientAddress::from_request_parts(parts, state).await?;
         let agent = parts.headers.get(header::USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or_default();
-        Ok(Self { address, user_agent: agent.to_owned() })
+        Ok(Self { address, user_agent: agent.to_owned(), carrier: RefreshCarrier::Body })
+    }
+}
+
+impl From<IssuedTokens> for SignedIn {
+    fn from(issued: IssuedTokens) -> Self {
+        let text = |token: &SecretString| token.expose_secret().to_owned();
+        Self {
+            access_token: text(&issued.access),
+            refresh_token: issued.refresh.as_ref().map(text).unwrap_or_default(),
+            token_type: "Bearer",
+            expires_in: issued.expires_in,
+            user: issued.user,
+        }
     }
 }
 
@@ -76,7 +97,7 @@ async fn register(
     origin: LoginOrigin,
     Json(new): Json<Register>,
 ) -> Result<(StatusCode, Json<SignedIn>)> {
-    Ok((StatusCode::CREATED, Json(service::register(&accounts, new, &origin).await?)))
+    Ok((StatusCode::CREATED, Json(service::register(&accounts, new, &origin).await?.into())))
 }
 
 /// Sign in
@@ -87,7 +108,7 @@ async fn login(
     origin: LoginOrigin,
     Json(login): Json<Login>,
 ) -> Result<Json<SignedIn>> {
-    Ok(Json(service::login(&accounts, login, &origin).await?))
+    Ok(Json(service::login(&accounts, login, &origin).await?.into()))
 }
 
 /// Exchange a refresh token for a new pair
@@ -98,7 +119,7 @@ async fn refresh(
     address: ClientAddress,
     Json(refresh): Json<RefreshSession>,
 ) -> Result<Json<SignedIn>> {
-    Ok(Json(service::refresh(&accounts, refresh, address).await?))
+    Ok(Json(service::refresh(&accounts, &refresh.refresh_token, RefreshCarrier::Body, address).await?.into()))
 }
 
 /// Any login, even one opened with a login link: its holder may end it.

@@ -3,10 +3,9 @@
 pub(crate) mod attempts;
 pub(crate) mod confirmations;
 mod passwords;
+mod refresh;
 mod sessions;
 mod tokens;
-
-use std::time::Duration;
 
 use kernel::audit;
 use kernel::auth::{Caller, ClientAddress, StaffRole};
@@ -15,17 +14,17 @@ use kernel::error::{Code, Error, Result};
 use kernel::hashing::{self, HashClient};
 use kernel::idempotency::Once;
 use kernel::ids::UserId;
-use kernel::secrets;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::model::{Login, Me, RefreshSession, Register, SignedIn, UpdateMe, User};
+use super::model::{Login, Me, Register, UpdateMe, User};
 use super::{Accounts, store};
 use attempts::{ACCOUNT, EVERYWHERE, PLACE, limit, limit_address, uncount_address};
 
 pub use confirmations::{confirm, resend};
 pub use passwords::{change_password, reset_password};
+pub use refresh::{IssuedTokens, RefreshCarrier, end_by_refresh_token, refresh};
 pub use sessions::{end_other_sessions, end_session, sessions};
 pub use tokens::{api_tokens, authenticate, create_api_token, live, revoke_api_token};
 
@@ -36,6 +35,8 @@ pub struct LoginOrigin {
     pub address: ClientAddress,
     /// The client's user agent.
     pub user_agent: String,
+    /// How the login's refresh tokens are to travel.
+    pub carrier: RefreshCarrier,
 }
 
 impl LoginOrigin {
@@ -44,9 +45,6 @@ impl LoginOrigin {
         self.user_agent.chars().filter(|c| !c.is_control()).take(200).collect()
     }
 }
-
-/// How long a lost response to a refresh can be requested again, from the same address.
-const REFRESH_GRACE: Duration = Duration::from_secs(15);
 
 pub(crate) fn unauthenticated(message: &str) -> Error {
     Error::new(Code::Unauthenticated, message)
@@ -88,7 +86,7 @@ pub(crate) fn address_taken() -> Error {
 }
 
 /// Registers a customer, if the provider allows it.
-pub async fn register(accounts: &Accounts, new: Register, origin: &LoginOrigin) -> Result<SignedIn> {
+pub async fn register(accounts: &Accounts, new: Register, origin: &LoginOrigin) -> Result<IssuedTokens> {
     if !accounts.settings.registration {
         return Err(Error::new(Code::Forbidden, "Registration is closed; ask the provider for an account."));
     }
@@ -105,7 +103,7 @@ pub async fn register(accounts: &Accounts, new: Register, origin: &LoginOrigin) 
 }
 
 /// Signs in with an email address and a password.
-pub async fn login(accounts: &Accounts, login: Login, origin: &LoginOrigin) -> Result<SignedIn> {
+pub async fn login(accounts: &Accounts, login: Login, origin: &LoginOrigin) -> Result<IssuedTokens> {
     let network = origin.address.network();
     let place = format!("{network} {}", login.email);
     let (place, account) = ((PLACE, place.as_str()), (ACCOUNT, login.email.as_str()));
@@ -150,55 +148,12 @@ pub async fn login(accounts: &Accounts, login: Login, origin: &LoginOrigin) -> R
     }
 }
 
-async fn open_session(accounts: &Accounts, mut tx: Tx, user: User, origin: &LoginOrigin) -> Result<SignedIn> {
+async fn open_session(accounts: &Accounts, mut tx: Tx, user: User, origin: &LoginOrigin) -> Result<IssuedTokens> {
     let (session, days) = (Uuid::now_v7(), i32::try_from(accounts.settings.session_days).unwrap_or(i32::MAX));
     let (address, agent) = (origin.address.0.to_string(), origin.agent());
-    store::sessions::insert_session(&mut tx, session, user.id, &address, &agent, days).await?;
-    let signed_in = issue(accounts, &mut tx, user, session).await?;
-    tx.commit().await?;
-    Ok(signed_in)
-}
-
-async fn issue(accounts: &Accounts, tx: &mut PgConnection, user: User, session: Uuid) -> Result<SignedIn> {
-    let (access, access_hash) = secrets::new_token("ink_a_");
-    let (refresh, refresh_hash) = secrets::new_token("ink_r_");
-    let expires_in = accounts.settings.access_token_minutes * 60;
-    store::sessions::insert_session_token(tx, "access", &access_hash, session, Some(expires_in)).await?;
-    store::sessions::insert_session_token(tx, "refresh", &refresh_hash, session, None).await?;
-    Ok(SignedIn {
-        access_token: access.expose_secret().to_owned(),
-        refresh_token: refresh.expose_secret().to_owned(),
-        token_type: "Bearer",
-        expires_in,
-        user,
-    })
-}
-
-/// Exchanges a refresh token for a new pair. A token that was used before counts as stolen: its session is revoked. The
-/// exception is an immediate retry from the same address, because the response may have been lost.
-pub async fn refresh(accounts: &Accounts, refresh: RefreshSession, address: ClientAddress) -> Result<SignedIn> {
-    let refused = || unauthenticated("This refresh token is no longer valid; sign in again.");
-    let hash = secrets::hash_token(refresh.refresh_token.expose_secret());
-    let from = address.0.to_string();
-    let mut tx = db::begin(&accounts.core.db).await?;
-    let row = store::sessions::lock_refresh(&mut tx, &hash, &from, REFRESH_GRACE).await?.ok_or_else(refused)?;
-    audit::account(row.account);
-    if row.used && !(row.just_here && row.live) {
-        store::sessions::revoke_session(&mut tx, row.session).await?;
-        let revoked = tx.commit().await;
-        accounts.tokens.empty();
-        revoked?;
-        tracing::warn!(user = row.user.0, session = %row.session, "a refresh token was used twice; session revoked");
-        return Err(refused());
-    }
-    if !row.live {
-        return Err(refused());
-    }
-    if !row.used {
-        store::sessions::mark_used(&mut tx, row.id, &from).await?;
-    }
-    let user = store::user(&mut *tx, row.user).await?.ok_or_else(refused)?;
-    let signed_in = issue(accounts, &mut tx, user, row.session).await?;
+    let by_cookie = origin.carrier == RefreshCarrier::Cookie;
+    store::sessions::insert_session(&mut tx, session, user.id, by_cookie, (&address, &agent), days).await?;
+    let signed_in = refresh::issue(accounts, &mut tx, user, session, true).await?;
     tx.commit().await?;
     Ok(signed_in)
 }

@@ -66,6 +66,25 @@ impl AccountSettings {
         let host = host.strip_suffix(usual).unwrap_or(&host);
         (!host.is_empty() && !host.contains('@')).then(|| format!("{scheme}://{host}"))
     }
+
+    /// The path of the public address, without a slash at its end.
+    pub(crate) fn public_path(&self) -> &str {
+        let rest = self.public_url.split_once("://").map_or("", |(_, rest)| rest);
+        let path = rest.find('/').map_or("", |start| &rest[start..]);
+        path.split(['?', '#']).next().unwrap_or_default().trim_end_matches('/')
+    }
+
+    /// Whether browsers may send cookies over encrypted connections only: everywhere but on this machine, where some of
+    /// them take no such cookie from plain HTTP.
+    pub(crate) fn cookie_is_secure(&self) -> bool {
+        let origin = self.public_origin().unwrap_or_default();
+        let Some(host) = origin.strip_prefix("http://") else { return true };
+        let name = match host.find(']') {
+            Some(end) => &host[..=end],
+            None => host.split(':').next().unwrap_or_default(),
+        };
+        !matches!(name, "127.0.0.1" | "localhost" | "[::1]")
+    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! A client of the API: nobody, a customer, another customer, the provider.
 
 use kernel::ids::AccountId;
-use reqwest::header::HeaderMap;
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, RequestBuilder};
 use serde_json::Value;
 
@@ -13,6 +13,8 @@ pub struct Client {
     pub token: Option<String>,
     /// The account that requests are made for, if not the token's own.
     pub account: Option<AccountId>,
+    /// Sent with every request.
+    pub headers: HeaderMap,
 }
 
 /// An answer.
@@ -28,7 +30,13 @@ impl Client {
     pub fn new(base: &str, token: Option<&str>) -> Self {
         // An error means that the service in this process has installed one already.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        Self { http: reqwest::Client::new(), base: base.to_owned(), token: token.map(str::to_owned), account: None }
+        Self {
+            http: reqwest::Client::new(),
+            base: base.to_owned(),
+            token: token.map(str::to_owned),
+            account: None,
+            headers: HeaderMap::new(),
+        }
     }
 
     pub fn with_token(&self, token: &str) -> Self {
@@ -40,8 +48,15 @@ impl Client {
         Self { account: Some(account), ..self.clone() }
     }
 
+    /// The same, with this header.
+    pub fn with_header(&self, name: &'static str, value: &str) -> Self {
+        let mut headers = self.headers.clone();
+        headers.insert(HeaderName::from_static(name), HeaderValue::from_str(value).expect("a header"));
+        Self { headers, ..self.clone() }
+    }
+
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        let mut request = self.http.request(method, format!("{}{path}", self.base));
+        let mut request = self.http.request(method, format!("{}{path}", self.base)).headers(self.headers.clone());
         if let Some(token) = &self.token {
             request = request.bearer_auth(token);
         }
@@ -118,6 +133,12 @@ impl Response {
     pub fn expect(self, status: u16) -> Self {
         assert_eq!(self.status, status, "{}", self.text);
         self
+    }
+
+    /// The cookie that it sets, as a browser sends it; `None` if it sets or keeps none.
+    pub fn cookie(&self) -> Option<&str> {
+        let pair = self.headers.get("set-cookie")?.to_str().expect("text").split(';').next()?;
+        (!pair.ends_with('=')).then_some(pair)
     }
 
     /// An error answer's code.

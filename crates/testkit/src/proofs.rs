@@ -34,7 +34,8 @@ pub fn told(write: &Write, answer: &Response) -> Told {
     let made = ["id", "operationId"].iter().map(|key| &body[*key]).chain([&body["user"]["id"]]);
     let made = made.filter(|id| !id.is_null()).map(plain).next().unwrap_or_default();
     let ticket = body["url"].as_str().and_then(|url| url.rsplit_once('#')).map(|(_, ticket)| ticket);
-    let secret = body["accessToken"].as_str().or(ticket).or(write.by.token.as_deref()).unwrap_or_default();
+    let cookie = write.by.headers.get("cookie").and_then(|cookie| cookie.to_str().ok()?.split('=').nth(1));
+    let secret = body["accessToken"].as_str().or(ticket).or(write.by.token.as_deref()).or(cookie).unwrap_or_default();
     let values = [write.id.as_str(), &made, write.world.tag, secret, write.world.alert].map(str::to_owned);
     Told { what, lasts, sql: format!("select {condition}"), values }
 }
@@ -83,9 +84,13 @@ fn promise(method: &Method, route: &str) -> (bool, String) {
     let lasts = |condition: String| (true, condition);
     let passes = |condition: String| (false, condition);
     match format!("{method} {route}").as_str() {
-        "POST /api/auth/register" | "POST /api/users" => lasts(made("users")),
-        "POST /api/auth/login" | "POST /api/auth/refresh" | "POST /api/auth/login-link" => lasts(token),
-        "POST /api/auth/logout" => lasts(exists(&format!(
+        "POST /api/auth/register" | "POST /api/auth/browser/register" | "POST /api/users" => lasts(made("users")),
+        "POST /api/auth/login"
+        | "POST /api/auth/refresh"
+        | "POST /api/auth/login-link"
+        | "POST /api/auth/browser/login"
+        | "POST /api/auth/browser/refresh" => lasts(token),
+        "POST /api/auth/logout" | "POST /api/auth/browser/logout" => lasts(exists(&format!(
             "sessions s join tokens t on t.session_id = s.id where t.hash = {SECRET} and s.revoked_at is not null"
         ))),
         "POST /api/auth/confirm" => {

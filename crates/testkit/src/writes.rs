@@ -136,6 +136,11 @@ pub async fn writes_of(app: &TestApp, catalogue: &Catalogue, world: &World) -> (
     let signed_in = nobody.post("/api/auth/login", sign.clone()).await.expect(200).body;
     let leaving = crate::app::signed_in(&app.db, nobody, email).await;
     let changing = nobody.with_token(signed_in["accessToken"].as_str().unwrap());
+    let browser = async || {
+        let opened = nobody.post("/api/auth/browser/login", sign.clone()).await.expect(200);
+        nobody.with_header("cookie", opened.cookie().expect("a cookie"))
+    };
+    let (browser, closing_browser) = (browser().await, browser().await);
     let address = scalar("select host(address) from addresses where server_id = $1").await;
     let number: i64 = scalar("select guest_number::text from servers where id = $1").await.parse().unwrap();
     let alert = scalar(
@@ -201,8 +206,13 @@ pub async fn writes_of(app: &TestApp, catalogue: &Catalogue, world: &World) -> (
     let none = Value::Null;
     let newcomer = json!({ "email": mail_to("new"), "password": PASSWORD, "name": "New" });
     let password = json!({ "currentPassword": PASSWORD, "newPassword": "another long password" });
+    let in_browser = json!({ "email": mail_to("browsing"), "password": PASSWORD });
     add("POST", "/api/auth/register", "", nobody, newcomer);
-    add("POST", "/api/auth/login", "", nobody, sign);
+    add("POST", "/api/auth/login", "", nobody, sign.clone());
+    add("POST", "/api/auth/browser/register", "", nobody, in_browser);
+    add("POST", "/api/auth/browser/login", "", nobody, sign);
+    add("POST", "/api/auth/browser/refresh", "", &browser, none.clone());
+    add("POST", "/api/auth/browser/logout", "", &closing_browser, none.clone());
     add("POST", "/api/auth/refresh", "", nobody, json!({ "refreshToken": signed_in["refreshToken"] }));
     add("POST", "/api/auth/logout", "", &leaving, none.clone());
     add("POST", "/api/auth/confirm", "", nobody, json!({ "code": code.expose_secret() }));

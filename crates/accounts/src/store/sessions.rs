@@ -83,15 +83,16 @@ pub(crate) async fn insert_session(
     db: &mut PgConnection,
     id: Uuid,
     user: UserId,
-    address: &str,
-    user_agent: &str,
+    by_cookie: bool,
+    (address, user_agent): (&str, &str),
     days: i32,
 ) -> Result<()> {
     sqlx::query!(
-        "insert into sessions (id, user_id, address, user_agent, expires_at)
-         values ($1, $2, $3, $4, now() + make_interval(days => $5))",
+        "insert into sessions (id, user_id, by_cookie, address, user_agent, expires_at)
+         values ($1, $2, $3, $4, $5, now() + make_interval(days => $6))",
         id,
         user.0,
+        by_cookie,
         address,
         user_agent,
         days
@@ -149,7 +150,18 @@ pub(crate) async fn insert_session_token(
     .map(drop)
 }
 
+/// The seconds for which a session is valid, by the database's clock.
+pub(crate) async fn seconds_left(db: &mut PgConnection, session: Uuid) -> Result<i64> {
+    sqlx::query_scalar!(
+        r#"select floor(extract(epoch from expires_at - now()))::bigint as "left!" from sessions where id = $1"#,
+        session
+    )
+    .fetch_one(db)
+    .await
+}
+
 /// A refresh token's row, locked until the transaction ends: of two concurrent uses, one sees the other's.
+#[expect(clippy::struct_excessive_bools, reason = "each is a column of the query")]
 pub(crate) struct RefreshRow {
     pub id: Uuid,
     pub user: UserId,
@@ -157,15 +169,19 @@ pub(crate) struct RefreshRow {
     pub account: AccountId,
     pub session: Uuid,
     pub used: bool,
-    /// It was used a moment ago, from the same address.
-    pub just_here: bool,
+    /// It was first used within the grace period.
+    pub just_used: bool,
+    /// From which address it was used first.
+    pub used_from: Option<String>,
+    /// A token that was issued for it, or later, has been used.
+    pub succeeded: bool,
     pub live: bool,
 }
 
 pub(crate) async fn lock_refresh(
     db: &mut PgConnection,
     hash: &[u8; 32],
-    from: &str,
+    by_cookie: bool,
     grace: Duration,
 ) -> Result<Option<RefreshRow>> {
     // now() is when this transaction began, and the one that has used the token may have begun later.
@@ -174,16 +190,17 @@ pub(crate) async fn lock_refresh(
         r#"select t.id, t.user_id as "user: UserId", s.id as session,
                   (select account_id from acting_for(u.id, null, null, null)) as "account!: AccountId",
                   t.used_at is not null as "used!",
-                  coalesce(t.used_from = $2 and t.used_at between clock_timestamp() - make_interval(secs => $3)
-                               and clock_timestamp(), false)
-                      and not exists (select from tokens next where next.session_id = s.id and next.kind = 'refresh'
-                                      and next.created_at > t.created_at and next.used_at is not null) as "just_here!",
+                  coalesce(t.used_at between clock_timestamp() - make_interval(secs => $3) and clock_timestamp(), false)
+                      as "just_used!",
+                  t.used_from,
+                  exists (select from tokens next where next.session_id = s.id and next.kind = 'refresh'
+                          and next.created_at > t.created_at and next.used_at is not null) as "succeeded!",
                   (t.revoked_at is null and t.expires_at > now() and s.revoked_at is null and s.expires_at > now()
                    and u.disabled_at is null) as "live!"
            from tokens t join sessions s on s.id = t.session_id join users u on u.id = t.user_id
-           where t.hash = $1 and t.kind = 'refresh' and u.deleted_at is null for update of t"#,
+           where t.hash = $1 and t.kind = 'refresh' and s.by_cookie = $2 and u.deleted_at is null for update of t"#,
         &hash[..],
-        from,
+        by_cookie,
         grace.as_secs_f64()
     )
     .fetch_optional(db)
