@@ -1,6 +1,7 @@
 //! Signing in and out, rotating tokens, limits on guessing.
 
 mod browsers;
+mod profile;
 mod tokens;
 
 use std::time::Duration;

@@ -10,7 +10,7 @@ use serde_json::json;
 use watch::alerts::notify;
 
 use super::world::{World, busy, immediate_rule, notifier};
-use crate::support::PASSWORD;
+use crate::support::{Client, PASSWORD};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dead_host_with_500_servers_makes_one_mail_per_affected_user() {
@@ -195,7 +195,7 @@ async fn users_can_choose_critical_alerts_only_and_acknowledged_ones_are_not_mai
         world.app.customer.send(reqwest::Method::PATCH, "/api/auth/me", Some(change)).await
     };
     assert_eq!(world.app.customer.get("/api/auth/me").await.expect(200).body["alertMails"], "all");
-    me("none").await.expect(422);
+    me("few").await.expect(422);
     assert_eq!(me("critical").await.expect(200).body["alertMails"], "critical");
     world.rule(id, "cpu", immediate_rule()).await;
     world.swept(0, vec![busy(marker, 0.92)]).await;
@@ -222,6 +222,40 @@ async fn users_can_choose_critical_alerts_only_and_acknowledged_ones_are_not_mai
     let name = format!("web-1 (server {id})");
     let expected = [("Alert", 99), ("Resolved", 10)];
     assert_eq!(subjects, expected.map(|(word, share)| format!("{word}: {name}: CPU usage is at {share}%")));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_wants_no_mail_gets_none_but_the_end_of_what_was_mailed() {
+    let world = World::new().await;
+    let (id, marker) = world.server("customer@example.com", "web-1").await;
+    world.rule(id, "cpu", immediate_rule()).await;
+    let choose = async |client: &Client, choice: &str| {
+        let change = json!({ "alertMails": choice });
+        client.send(reqwest::Method::PATCH, "/api/auth/me", Some(change)).await.expect(200)
+    };
+    choose(&world.app.customer, "none").await;
+    world.swept(0, vec![busy(marker, 0.99)]).await;
+    assert_eq!(world.notify().await, 0);
+    let open = world.only().await;
+    assert_eq!((&open["level"], &open["mailedAt"]), (&json!("critical"), &json!(null)));
+    world.swept(30, vec![busy(marker, 0.1)]).await;
+    assert_eq!(world.notify().await, 0);
+
+    choose(&world.app.customer, "all").await;
+    world.swept(60, vec![busy(marker, 0.92)]).await;
+    assert_eq!(world.notify().await, 1);
+    choose(&world.app.customer, "none").await;
+    world.swept(90, vec![busy(marker, 0.99)]).await;
+    assert_eq!(world.notify().await, 0, "it is critical now");
+    world.swept(120, vec![busy(marker, 0.1)]).await;
+    assert_eq!(world.notify().await, 1, "its beginning was mailed");
+
+    // Somebody has to know when a host fails.
+    choose(&world.app.provider, "none").await;
+    let unreachable = "insert into alerts (kind, subject, level, value, raised_at)
+                       values ('mail_held', 'mail', 'critical', 1, now() - interval '1 hour')";
+    sqlx::query(unreachable).execute(world.db()).await.unwrap();
+    assert_eq!(world.notify().await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -20,6 +20,8 @@ pub enum AlertMails {
     All,
     /// Critical alerts only.
     Critical,
+    /// No alerts. The provider's admins get critical ones all the same.
+    None,
 }
 
 stored_enum!(AlertMails, Self::All);
@@ -30,6 +32,29 @@ impl AlertMails {
         match self {
             Self::All => "all",
             Self::Critical => "critical",
+            Self::None => "none",
+        }
+    }
+}
+
+/// A language of the dashboard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Language {
+    /// English.
+    En,
+    /// Russian.
+    Ru,
+}
+
+stored_enum!(Language, Self::En);
+
+impl Language {
+    /// The value stored in the database.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::En => "en",
+            Self::Ru => "ru",
         }
     }
 }
@@ -38,9 +63,22 @@ impl AlertMails {
 #[derive(Debug, Deserialize, Validate, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct UpdateMe {
+    /// My name; may be empty.
+    #[garde(inner(length(chars, max = 200), custom(text::trimmed)))]
+    pub name: Option<String>,
+    /// The language of the dashboard.
+    #[garde(skip)]
+    pub language: Option<Language>,
+    /// My time zone, as an IANA name.
+    #[garde(inner(custom(text::time_zone)))]
+    #[schema(example = "Europe/Berlin")]
+    pub time_zone: Option<String>,
     /// Which alerts I get by email.
     #[garde(skip)]
     pub alert_mails: Option<AlertMails>,
+    /// Whether I get an email when a server is ready.
+    #[garde(skip)]
+    pub server_mails: Option<bool>,
 }
 
 /// A user, as they and the provider see them.
@@ -57,8 +95,14 @@ pub struct User {
     pub staff_role: Option<StaffRole>,
     /// The user's own account, for which requests are made unless they name another.
     pub account_id: AccountId,
+    /// The language of the dashboard.
+    pub language: Language,
+    /// Time zone, as an IANA name.
+    pub time_zone: String,
     /// Which alerts are sent by email.
     pub alert_mails: AlertMails,
+    /// Whether an email is sent when a server is ready.
+    pub server_mails: bool,
     /// When the email address was confirmed; null if it was not. Until then only confirmation emails are sent to it.
     pub email_confirmed_at: Option<DateTime<Utc>>,
     /// Time of creation.

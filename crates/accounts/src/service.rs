@@ -179,7 +179,7 @@ pub async fn me(accounts: &Accounts, caller: &Caller) -> Result<Me> {
 /// Changes a user's own settings.
 pub async fn update_me(accounts: &Accounts, user: UserId, update: &UpdateMe) -> Result<User> {
     let mut tx = db::begin(&accounts.core.db).await?;
-    let changed = store::update_user(&mut tx, user, update.alert_mails).await?;
+    let changed = store::update_user(&mut tx, user, update).await?;
     tx.commit().await?;
     changed.ok_or_else(|| Error::not_found("user"))
 }

@@ -10,7 +10,7 @@ use kernel::auth::StaffRole;
 use kernel::ids::{AccountId, UserId};
 use sqlx::{PgConnection, PgExecutor, PgPool};
 
-use super::model::{AlertMails, User};
+use super::model::{AlertMails, Language, UpdateMe, User};
 
 pub use accounts::{lock as lock_accounts, suspension};
 
@@ -22,7 +22,8 @@ macro_rules! users {
         sqlx::query_as!(
             $type,
             $before + r#" id as "id: UserId", email, name, staff_role as "staff_role: StaffRole",
-                alert_mails as "alert_mails: AlertMails", confirmed_at as email_confirmed_at, created_at,
+                language as "language: Language", time_zone, alert_mails as "alert_mails: AlertMails", server_mails,
+                confirmed_at as email_confirmed_at, created_at,
                 (select account_id from acting_for(users.id, null, null, null)) as "account_id!: AccountId" "# + $after,
             $($argument),*
         )
@@ -73,17 +74,20 @@ pub async fn user_by_email(db: &PgPool, email: &str) -> Result<Option<User>> {
 }
 
 /// Changes a user's own settings; `None` leaves a setting unchanged.
-pub(super) async fn update_user(
-    tx: &mut PgConnection,
-    id: UserId,
-    alert_mails: Option<AlertMails>,
-) -> Result<Option<User>> {
+pub(super) async fn update_user(tx: &mut PgConnection, id: UserId, update: &UpdateMe) -> Result<Option<User>> {
     users!(
         User,
-        "update users set alert_mails = coalesce($2, alert_mails) where id = $1 and deleted_at is null returning",
+        "update users set name = coalesce($2, name), language = coalesce($3, language),
+                time_zone = coalesce($4, time_zone), alert_mails = coalesce($5, alert_mails),
+                server_mails = coalesce($6, server_mails), updated_at = now()
+         where id = $1 and deleted_at is null returning",
         "",
         id.0,
-        alert_mails.map(AlertMails::as_str)
+        update.name,
+        update.language.map(Language::as_str),
+        update.time_zone,
+        update.alert_mails.map(AlertMails::as_str),
+        update.server_mails
     )
     .fetch_optional(tx)
     .await
@@ -93,7 +97,8 @@ pub(super) async fn update_user(
 pub(super) async fn credentials(db: &PgPool, email: &str) -> Result<Option<Credentials>> {
     let row = sqlx::query!(
         r#"select id as "id: UserId", email, name, staff_role as "staff_role: StaffRole",
-                  alert_mails as "alert_mails: AlertMails", confirmed_at as email_confirmed_at, created_at,
+                  language as "language: Language", time_zone, alert_mails as "alert_mails: AlertMails", server_mails,
+                  confirmed_at as email_confirmed_at, created_at,
                   (select account_id from acting_for(users.id, null, null, null)) as "account_id!: AccountId",
                   password_hash, disabled_at is not null as "disabled!"
            from users where lower(email) = lower($1) and deleted_at is null"#,
@@ -108,7 +113,10 @@ pub(super) async fn credentials(db: &PgPool, email: &str) -> Result<Option<Crede
             name: r.name,
             staff_role: r.staff_role,
             account_id: r.account_id,
+            language: r.language,
+            time_zone: r.time_zone,
             alert_mails: r.alert_mails,
+            server_mails: r.server_mails,
             email_confirmed_at: r.email_confirmed_at,
             created_at: r.created_at,
         },

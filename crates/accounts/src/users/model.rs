@@ -10,7 +10,7 @@ use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
 use crate::members::model::AccountKind;
-use crate::model::{AlertMails, User, bounded, strong};
+use crate::model::{AlertMails, Language, User, bounded, strong};
 
 /// Selects users.
 #[derive(Debug, Default, Deserialize, Validate, utoipa::IntoParams)]
@@ -47,8 +47,14 @@ pub struct UserSummary {
     pub staff_role: Option<StaffRole>,
     /// The user's own account, for which requests are made unless they name another.
     pub account_id: AccountId,
+    /// The language of the dashboard.
+    pub language: Language,
+    /// Time zone, as an IANA name.
+    pub time_zone: String,
     /// Which alerts are sent by email.
     pub alert_mails: AlertMails,
+    /// Whether an email is sent when a server is ready.
+    pub server_mails: bool,
     /// When the email address was confirmed; null if it was not.
     pub email_confirmed_at: Option<DateTime<Utc>>,
     /// When the user was disabled; null if they are not.

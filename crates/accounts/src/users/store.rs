@@ -12,7 +12,7 @@ use sqlx::{PgConnection, PgExecutor, PgPool};
 
 use super::model::{ListUsers, UpdateUser, UserAccount, UserSummary};
 use crate::members::model::AccountKind;
-use crate::model::AlertMails;
+use crate::model::{AlertMails, Language};
 use crate::store::{Result, users};
 
 /// All users, oldest first.

@@ -81,6 +81,14 @@ pub fn email(text: &str, ctx: &()) -> garde::Result {
     }
 }
 
+/// An IANA time zone name.
+pub fn time_zone(text: &str, (): &()) -> garde::Result {
+    match text.parse::<chrono_tz::Tz>() {
+        Ok(_) => Ok(()),
+        Err(_) => Err(garde::Error::new("must be an IANA time zone name such as Europe/Berlin or UTC")),
+    }
+}
+
 /// A single OpenSSH public key: a known type and a complete key of that type, with an optional comment.
 pub fn ssh_key(text: &str, ctx: &()) -> garde::Result {
     let words = match hypervisor::ssh::check_key(text) {

@@ -286,7 +286,7 @@ pub struct QuietHours {
     #[schema(example = "07:00")]
     pub to: String,
     /// Time zone, as an IANA name.
-    #[garde(custom(zone))]
+    #[garde(custom(text::time_zone))]
     #[schema(example = "Europe/Berlin")]
     pub time_zone: String,
 }
@@ -297,13 +297,6 @@ fn time(text: &str) -> Option<NaiveTime> {
 
 fn clock(text: &str, (): &()) -> garde::Result {
     time(text).map(drop).ok_or_else(|| garde::Error::new("must be a time such as 22:00"))
-}
-
-fn zone(text: &str, (): &()) -> garde::Result {
-    match text.parse::<chrono_tz::Tz>() {
-        Ok(_) => Ok(()),
-        Err(_) => Err(garde::Error::new("must be an IANA time zone name such as Europe/Berlin or UTC")),
-    }
 }
 
 impl QuietHours {

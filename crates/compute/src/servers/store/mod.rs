@@ -258,7 +258,7 @@ pub(super) async fn image_source(db: &PgPool, id: ServerId) -> Result<Option<Str
 /// The contents of the "server is ready" email.
 #[derive(Debug)]
 pub(super) struct ReadyMailValues {
-    /// `None` if the owner has not confirmed the address.
+    /// `None` if the owner has not confirmed the address, or wants no such email.
     pub email: Option<String>,
     pub name: String,
     pub tariff: String,
@@ -270,7 +270,7 @@ pub(super) struct ReadyMailValues {
 pub(super) async fn ready_mail(tx: &mut PgConnection, id: ServerId) -> Result<ReadyMailValues> {
     sqlx::query_as!(
         ReadyMailValues,
-        r#"select case when u.confirmed_at is not null then u.email end as email, s.name, t.name as tariff,
+        r#"select case when u.confirmed_at is not null and u.server_mails then u.email end as email, s.name, t.name as tariff,
                   i.name as os, i.root_login as "root_login: RootLogin",
                 cardinality(s.ssh_keys) > 0 as "has_keys!"
          from servers s join accounts a on a.id = s.account_id join users u on u.id = a.owner_id

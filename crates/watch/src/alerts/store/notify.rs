@@ -46,6 +46,10 @@ pub(in crate::alerts) async fn has_pending(tx: &mut PgConnection, warnings: &[St
                        and (told_at is null or (told_level = 'warning' and level = 'critical'))
                        and (level = 'critical' or kind = any($1)))
                       or (told_at is not null and resolved_at is not null and end_told_at is null))
+                 and (a.resolved_at is not null or a.server_id is null
+                      or exists (select from servers s join accounts c on c.id = s.account_id
+                                     join users u on u.id = c.owner_id
+                                 where s.id = a.server_id and u.alert_mails <> 'none'))
                  and (level = 'critical' or told_at is not null
                       or exists (select from servers s join accounts c on c.id = s.account_id
                                      join users u on u.id = c.owner_id
@@ -109,6 +113,8 @@ pub(in crate::alerts) async fn pending(
                    and (a.told_at is null or (a.told_level = 'warning' and a.level = 'critical'))
                    and (a.level = 'critical' or a.kind = any($4)))
                   or (a.told_at is not null and a.resolved_at is not null and a.end_told_at is null))
+             -- The end of what was mailed is mailed to everybody.
+             and (a.resolved_at is not null or u.id is null or u.alert_mails <> 'none')
              and (a.level = 'critical' or a.told_at is not null or u.alert_mails = 'all'
                   or (a.server_id is null
                       and exists (select from users where staff_role = 'admin' and alert_mails = 'all')))
