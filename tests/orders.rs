@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::support::lab::tariff;
-use crate::support::{Lab, TestApp, ended};
+use crate::support::{Lab, Pve, TestApp, ended, wait_for_sql};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn twenty_orders_for_the_last_five_addresses_make_exactly_five_servers() {
@@ -89,4 +89,29 @@ async fn an_order_that_does_not_fit_is_refused_with_a_reason_and_changes_nothing
     .await
     .unwrap();
     assert_eq!(rows, (0, 0, 0));
+}
+
+/// In the database each would hold a connection while it waits, and none would be left.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn orders_that_wait_for_one_another_leave_the_database_to_others() {
+    let app = TestApp::with(|c| c.database_pool = 4).await;
+    let pve = Pve::new(&app.db).await;
+    let catalogue = pve.register(&app.provider).await;
+    let mut elsewhere = kernel::db::begin(&app.db.pool).await.unwrap();
+    compute::locks::PLACEMENT.hold(&mut elsewhere).await.unwrap();
+    let orders: Vec<_> = (0..8)
+        .map(|_| {
+            let client = app.customer.clone();
+            tokio::spawn(async move { client.post("/api/server/create", catalogue.container()).await })
+        })
+        .collect();
+    let waiting = "select count(*) > 1 from pg_stat_activity
+                   where datname = current_database() and wait_event_type = 'Lock'";
+    wait_for_sql(&app.db.pool, "orders that wait", waiting, true).await;
+    app.other.get("/api/server").await.expect(200);
+    elsewhere.rollback().await.unwrap();
+    for order in orders {
+        let made = order.await.unwrap().expect(200).body;
+        assert_eq!(ended(&app.customer, &made["operationId"]).await["state"], "succeeded");
+    }
 }

@@ -37,6 +37,7 @@ pub async fn resize(servers: &Servers, access: &ServerAccess, wish: &ResizeServe
     let (hosts, margin) = (&servers.hosts, servers.settings.storage_margin_percent);
     let core = &hosts.core;
     let can = hosts.driver(access.thing.host_id).await?.capabilities();
+    let turn = servers.placing.turn().await?;
     let mut tx = db::begin(&core.db).await?;
     let server = service::lock(&mut tx, access).await?;
     service::require_guest(&server)?;
@@ -70,6 +71,7 @@ pub async fn resize(servers: &Servers, access: &ServerAccess, wish: &ResizeServe
     let id = service::enqueue(core, &mut tx, &server, access.caller.user, workflow::KIND, status, data).await?;
     servers::store::set_size(&mut tx, server.id, from.max(to), None).await?;
     tx.commit().await?;
+    drop(turn);
     let accepted = service::wait_for_task(core, &Once::default(), StoredRequest::new(id, None)).await?;
     Ok(Resized::Accepted { accepted, restart })
 }

@@ -14,6 +14,7 @@ use sqlx::{PgConnection, PgPool};
 use utoipa_axum::router::OpenApiRouter;
 use uuid::Uuid;
 
+use super::placement::PlacementQueue;
 use super::settings::ServerSettings;
 use super::{SERVER_CHANGED, routes, service, store, subject, suspension, workflows};
 use crate::hosts::{GuestKeys, Hosts};
@@ -24,6 +25,7 @@ use crate::ids::{AccountId, HostId, ServerId, UserId};
 pub struct Servers {
     pub(crate) accounts: Arc<Accounts>,
     pub(crate) hosts: Arc<Hosts>,
+    pub(crate) placing: PlacementQueue,
     /// Its settings.
     pub settings: ServerSettings,
 }
@@ -32,7 +34,8 @@ impl Servers {
     /// On these hosts, of these accounts.
     pub fn new(accounts: &Arc<Accounts>, hosts: &Arc<Hosts>) -> anyhow::Result<Arc<Self>> {
         let settings = hosts.core.config.read()?;
-        Ok(Arc::new(Self { accounts: Arc::clone(accounts), hosts: Arc::clone(hosts), settings }))
+        let (accounts, hosts) = (Arc::clone(accounts), Arc::clone(hosts));
+        Ok(Arc::new(Self { accounts, hosts, placing: PlacementQueue::default(), settings }))
     }
 }
 

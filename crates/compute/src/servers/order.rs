@@ -39,6 +39,7 @@ pub async fn order(servers: &Servers, once: &Once, caller: &Caller, order: Creat
     let core = &servers.hosts.core;
     let account = caller.account;
     let password = secrets::readable_password();
+    let _turn = servers.placing.turn().await?;
     once.run(core, async |tx| {
         let offer = store::offer(tx, order.tariff_id)
             .await?

@@ -3,9 +3,10 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use kernel::error::Result;
+use kernel::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::model::ServerRecord;
 use super::store::{self, OrderableTariff};
@@ -18,6 +19,25 @@ use crate::locks::PLACEMENT;
 pub(super) struct Candidate {
     pub host: HostId,
     pub node: String,
+}
+
+/// The requests of this process that need the placement lock, first come, first served. They wait here without a
+/// database connection: in the database, where waiting has a limit, they wait for other processes only.
+#[derive(Debug)]
+pub(crate) struct PlacementQueue(Semaphore);
+
+impl Default for PlacementQueue {
+    /// One prepares its transaction while another holds the lock.
+    fn default() -> Self {
+        Self(Semaphore::new(2))
+    }
+}
+
+impl PlacementQueue {
+    /// Waits until the transaction may begin.
+    pub(crate) async fn turn(&self) -> Result<SemaphorePermit<'_>> {
+        self.0.acquire().await.map_err(|closed| Error::internal(anyhow::Error::new(closed)))
+    }
 }
 
 /// Locks placement until the transaction ends, so that no two orders count the same free capacity.

@@ -123,6 +123,7 @@ async fn take<D: kernel::operations::Data>(
     data: D,
 ) -> Result<StoredRequest> {
     let core = &servers.hosts.core;
+    let _turn = servers.placing.turn().await?;
     once.run(core, async |tx| {
         let server = service::lock(tx, access).await?;
         require_guest(&server)?;
