@@ -78,7 +78,7 @@ async fn bases(app: &TestApp) -> BTreeMap<&'static str, Vec<Base<'_>>> {
     }
     let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ2X0OWNlLS+ChqYjV8kNwVsWTB5Yc7vYXxWk0GmKoIh me";
     let order = json!({ "osId": image.parse::<i64>().unwrap(), "tariffId": tariff.parse::<i64>().unwrap(),
-                        "name": "web-1", "sshKeys": [key] });
+                        "name": "web-1", "sshKeys": [key], "labels": { "env": "test" } });
     let mut bases: BTreeMap<_, Vec<Base<'_>>> = BTreeMap::new();
     let mut add =
         |route: &'static str, path: String, by, body| bases.entry(route).or_default().push(Base { path, by, body });
@@ -132,8 +132,13 @@ async fn bases(app: &TestApp) -> BTreeMap<&'static str, Vec<Base<'_>>> {
     let path = of_account(&format!("members/{other}"));
     add("PATCH /api/accounts/{id}/members/{userId}", path, provider, json!({ "role": "viewer" }));
     let token = json!({ "name": "t", "scopes": ["read"], "expiresAt": "2099-01-01T00:00:00Z" });
-    add("PATCH /api/auth/me", "/api/auth/me".into(), customer, json!({ "name": "Someone", "language": "en", "timeZone": "UTC",
-                                                                               "alertMails": "all", "serverMails": true }));
+    add(
+        "PATCH /api/auth/me",
+        "/api/auth/me".into(),
+        customer,
+        json!({ "name": "Someone", "language": "en", "timeZone": "UTC",
+                                                                               "alertMails": "all", "serverMails": true }),
+    );
     add("POST /api/auth/tokens", "/api/auth/tokens".into(), customer, token);
     add("POST /api/tariffs", "/api/tariffs".into(), provider, renamed(&size));
     add("PUT /api/tariffs/{id}", format!("/api/tariffs/{tariff}"), provider, size);

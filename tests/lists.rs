@@ -89,6 +89,103 @@ async fn servers_are_sorted_filtered_and_paged() {
     assert_eq!(names(&fleet), ["Web-1", "web-2"]);
 }
 
+/// Three servers: the customer's `web-x` and `db-x`, and the other's `shop-x`, on two hosts. Their ids, and the hosts'.
+async fn three_servers(app: &TestApp) -> ([i64; 3], [i64; 2]) {
+    let (first, second, third) = (
+        crate::live::server(app, "customer@example.com").await,
+        crate::live::server(app, "customer@example.com").await,
+        crate::live::server(app, "other@example.com").await,
+    );
+    let hosts: (i64, i64) = sqlx::query_as(
+        "with h as (insert into hosts (name, kind, config_sealed, enabled) values ('second', 'incus', '', false)
+                    returning id)
+         select (select host_id from servers where id = $1), (select id from h)",
+    )
+    .bind(first)
+    .fetch_one(&app.db.pool)
+    .await
+    .unwrap();
+    for (id, name, host, node, number, address) in [
+        (first, "web-x", hosts.0, "n1", 7001, "10.1.2.3"),
+        (second, "db-x", hosts.1, "n2", 7002, "10.1.2.30"),
+        (third, "shop-x", hosts.1, "n1", 7003, "2001:db8::5"),
+    ] {
+        sqlx::query(
+            "with p as (insert into address_pools (host_id, name, cidr, bridge, first_address, last_address)
+                        values ($3, $1::text, '10.1.2.0/24', 'b', '10.1.2.1', '10.1.2.9') returning id),
+                  a as (insert into addresses (pool_id, address, server_id) select id, $6::inet, $1 from p)
+             update servers set name = $2, host_id = $3, node = $4, guest_number = $5 where id = $1",
+        )
+        .bind(id)
+        .bind(name)
+        .bind(host)
+        .bind(node)
+        .bind(number)
+        .bind(address)
+        .execute(&app.db.pool)
+        .await
+        .unwrap();
+    }
+    ([first, second, third], [hosts.0, hosts.1])
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_provider_finds_a_server_by_any_of_its_names() {
+    let app = TestApp::new().await;
+    let ([first, ..], [host, second_host]) = three_servers(&app).await;
+    let get = async |query: &str| app.provider.get(&format!("/api/server?all=true&{query}")).await.expect(200);
+    for (query, found) in [
+        ("q=WEB", &["web-x"][..]),
+        ("q=customer@", &["web-x", "db-x"]),
+        ("q=other@example.com", &["shop-x"]),
+        ("q=7002", &["db-x"]),
+        ("q=700", &[]),
+        ("q=10.1.2.3", &["web-x"]),
+        ("q=10.1.2.", &["web-x", "db-x"]),
+        ("q=2001:DB8:0::5", &["shop-x"]),
+        ("q=2001:db8:", &["shop-x"]),
+        ("q=%25", &[]),
+        ("node=n1", &["web-x", "shop-x"]),
+        ("q=-X&node=n1&sort=name&order=desc", &["web-x", "shop-x"]),
+    ] {
+        let list = get(query).await;
+        assert_eq!(names(&list), found, "{query}");
+        assert_eq!(list.headers["x-total-count"].to_str().unwrap(), found.len().to_string(), "{query}");
+    }
+    assert_eq!(names(&get(&format!("hostId={second_host}")).await), ["db-x", "shop-x"]);
+    assert_eq!(names(&get(&format!("q={first}")).await), ["web-x"]);
+    let account = app.customer_account;
+    assert_eq!(names(&get(&format!("accountId={account}&hostId={host}")).await), ["web-x"]);
+    let found = get("q=web-x").await.body[0].clone();
+    assert_eq!(
+        (&found["hostId"], &found["node"], &found["ownerEmail"]),
+        (&json!(host), &json!("n1"), &json!("customer@example.com"))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_search_shows_a_customer_where_a_server_is_or_whose_else_there_are() {
+    let app = TestApp::new().await;
+    let ([first, _, third], [host, _]) = three_servers(&app).await;
+    let get = async |query: &str| app.customer.get(&format!("/api/server?{query}")).await;
+    for query in ["q=example.com", "q=-x", "q=1", &format!("accountId={}", app.customer_account)] {
+        let names = get(query).await.expect(200);
+        assert!(!names.text.contains("shop-x"), "{query}");
+    }
+    for query in ["q=shop", &format!("q={third}"), "q=7003", "q=2001:db8::5", "accountId=1"] {
+        assert_eq!(get(query).await.expect(200).body, json!([]), "{query}");
+    }
+    for query in [format!("hostId={host}"), "node=n1".to_owned(), "all=true".to_owned()] {
+        get(&query).await.expect(403);
+    }
+    for path in [format!("/api/server/{first}"), "/api/server?q=web-x".to_owned()] {
+        let answer = app.customer.get(&path).await.expect(200).body;
+        let server = answer.get(0).unwrap_or(&answer);
+        assert_eq!((&server["hostId"], &server["node"]), (&Value::Null, &Value::Null), "{path}");
+        assert_eq!(server["ownerEmail"], "customer@example.com");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn catalogues_are_sorted_filtered_and_paged() {
     let app = TestApp::new().await;

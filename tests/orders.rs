@@ -115,3 +115,25 @@ async fn orders_that_wait_for_one_another_leave_the_database_to_others() {
         assert_eq!(ended(&app.customer, &made["operationId"]).await["state"], "succeeded");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_order_has_its_labels_from_the_first_moment() {
+    let app = TestApp::new().await;
+    let pve = Pve::new(&app.db).await;
+    let mut order = pve.register(&app.provider).await.container();
+    for bad in [json!({ "env": "a b" }), json!({ "": "x" }), json!({ "env": 1 }), json!(["env"])] {
+        order["labels"] = bad;
+        let refused = app.customer.post("/api/server/create", order.clone()).await.expect(422);
+        assert!(refused.text.contains("labels"), "{}", refused.text);
+    }
+    assert_eq!(app.customer.get("/api/server").await.expect(200).body, json!([]));
+
+    app.db.hold_operations().await;
+    order["labels"] = json!({ "env": "production", "empty": "" });
+    let made = app.customer.post("/api/server/create", order.clone()).await.expect(200).body;
+    let found = app.customer.get("/api/server?labels=env%3Dproduction").await.expect(200).body;
+    assert_eq!((&found[0]["id"], &found[0]["status"]), (&made["id"], &json!("creating")));
+    assert_eq!(found[0]["labels"], order["labels"]);
+    app.db.release_operations().await;
+    assert_eq!(ended(&app.customer, &made["operationId"]).await["state"], "succeeded");
+}

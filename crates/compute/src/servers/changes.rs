@@ -25,9 +25,9 @@ pub async fn update(core: &Core, access: &ServerAccess, update: UpdateServer) ->
     let server = service::lock(&mut tx, access).await?;
     store::update(&mut tx, server.id, update.name.as_deref(), update.labels.as_ref(), update.deletion_protection)
         .await?;
-    let view = service::view_on(&mut *tx, server.id).await?;
+    let view = service::view(&mut *tx, server.id).await?;
     tx.commit().await?;
-    Ok(view)
+    Ok(service::seen_by(&access.caller, view))
 }
 
 /// Lists a server's addresses and their reverse DNS names.

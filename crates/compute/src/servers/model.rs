@@ -1,6 +1,8 @@
 //! Request and response types for the server-management API. Responses may have more fields than its specification,
 //! never fewer.
 
+use std::net::IpAddr;
+
 use chrono::{DateTime, Utc};
 use garde::Validate;
 use hypervisor::{GuestKind, GuestRef};
@@ -80,6 +82,8 @@ pub struct ServerView {
     pub id: ServerId,
     /// The user who owns its account.
     pub user_id: UserId,
+    /// That user's email address.
+    pub owner_email: String,
     /// The account that owns it.
     pub account_id: AccountId,
     /// Its tariff.
@@ -92,6 +96,10 @@ pub struct ServerView {
     pub status: ServerState,
     /// The guest's number, which is unique in the whole installation.
     pub proxmox_id: i64,
+    /// The host that it is on; null for customers.
+    pub host_id: Option<HostId>,
+    /// The host's node that it is on; null for customers.
+    pub node: Option<String>,
     /// Its first address, IPv4 before IPv6; null until the server has been created.
     pub ip_address: Option<String>,
     /// All its addresses.
@@ -221,6 +229,10 @@ pub struct CreateServer {
     #[serde(default)]
     #[garde(length(max = 20))]
     pub ssh_key_ids: Vec<SshKeyId>,
+    /// The server's labels.
+    #[serde(default)]
+    #[garde(dive)]
+    pub labels: Labels,
 }
 
 /// A change of a server's name, labels and protection. Omitted fields stay unchanged.
@@ -305,6 +317,19 @@ pub struct ListServers {
     /// Only servers whose host name contains this, ignoring case.
     #[garde(inner(length(chars, max = 253), custom(text::plain)))]
     pub name: Option<String>,
+    /// Only servers with this text in their name, their owner's address or at the start of an IP address, ignoring case,
+    /// or with this id or guest's number.
+    #[garde(inner(length(chars, max = 254), custom(text::plain)))]
+    pub q: Option<String>,
+    /// Providers: only servers on this host.
+    #[garde(skip)]
+    pub host_id: Option<HostId>,
+    /// Providers: only servers on nodes of this name.
+    #[garde(inner(length(chars, max = 253), custom(text::plain)))]
+    pub node: Option<String>,
+    /// Only this account's servers, of those that are listed anyway.
+    #[garde(skip)]
+    pub account_id: Option<AccountId>,
     /// Only servers whose labels match: `key=value`, `key!=value`, `key` and `!key`, separated by commas.
     #[garde(inner(length(chars, max = 1000), custom(selector)))]
     #[param(example = "env=production,!old")]
@@ -314,15 +339,41 @@ pub struct ListServers {
 impl ListServers {
     /// Whether it filters, sorts or lists other accounts' servers, beyond plain paging.
     pub fn asks(&self) -> bool {
-        let Self { all: _, page: _, limit: _, after, sort, order, status, tariff_id, os_id, name, labels } = self;
-        after.is_some()
+        let Self {
+            all: _,
+            page: _,
+            limit: _,
+            after,
+            sort,
+            order,
+            status,
+            tariff_id,
+            os_id,
+            name,
+            q,
+            host_id,
+            node,
+            account_id,
+            labels,
+        } = self;
+        let numbers =
+            [tariff_id.map(|id| id.0), os_id.map(|id| id.0), host_id.map(|id| id.0), account_id.map(|id| id.0)];
+        numbers.iter().any(Option::is_some)
+            || [name, q, node, labels].iter().any(|text| text.is_some())
+            || after.is_some()
             || sort.is_some()
             || order.is_some()
             || status.is_some()
-            || tariff_id.is_some()
-            || os_id.is_some()
-            || name.is_some()
-            || labels.is_some()
+    }
+
+    /// The IP address that `q` is, as the database writes it.
+    pub(super) fn address(&self) -> Option<String> {
+        self.q.as_deref().and_then(|q| q.parse::<IpAddr>().ok()).map(|address| address.to_string())
+    }
+
+    /// The beginning of IP addresses that `q` may be.
+    pub(super) fn start_of_address(&self) -> Option<&str> {
+        self.q.as_deref().filter(|q| q.contains(['.', ':']) && q.parse::<IpAddr>().is_err())
     }
 }
 

@@ -84,6 +84,7 @@ pub async fn order(servers: &Servers, once: &Once, caller: &Caller, order: Creat
             name: order.name.as_deref(),
             offer: &offer,
             ssh_keys: &ssh_keys,
+            labels: &order.labels,
         };
         let (id, number) = store::insert(tx, &new).await?;
         let rest = servers.hosts.addresses.settings.rest();

@@ -52,6 +52,9 @@ pub async fn list(
         true if caller.is_reseller => Whose::Reseller(caller.account),
         true => return Err(Error::new(Code::Forbidden, "Only the provider and resellers may list others' servers.")),
     };
+    if (query.host_id.is_some() || query.node.is_some()) && !caller.sees_everything() {
+        return Err(Error::new(Code::Forbidden, "Only the provider can filter by host."));
+    }
     if query.after.is_some() && query.sort.is_some_and(|sort| sort != Sort::Id) {
         return Err(Error::field("after", "Only a list sorted by `id` can be continued; page this one."));
     }
@@ -85,16 +88,19 @@ pub async fn list(
             first.first().map_or(0, |(_, total)| *total)
         }
     };
-    Ok((rows.into_iter().map(|(view, _)| view).collect(), total))
+    Ok((rows.into_iter().map(|(view, _)| seen_by(caller, view)).collect(), total))
 }
 
-/// One server, as the API shows it.
-pub async fn view(core: &Core, id: ServerId) -> Result<ServerView> {
-    view_on(&core.db, id).await
+/// What of a server this caller may see: where it is, is the provider's business.
+pub fn seen_by(caller: &Caller, view: ServerView) -> ServerView {
+    match caller.sees_everything() {
+        true => view,
+        false => ServerView { host_id: None, node: None, ..view },
+    }
 }
 
-/// The same within a transaction.
-pub async fn view_on(db: impl PgExecutor<'_>, id: ServerId) -> Result<ServerView> {
+/// One server, as the API shows it to the provider.
+pub async fn view(db: impl PgExecutor<'_>, id: ServerId) -> Result<ServerView> {
     let filter = Filter {
         id: Some(id),
         of: Whose::All,

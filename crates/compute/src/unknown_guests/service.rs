@@ -158,13 +158,13 @@ pub async fn adopt(core: &Core, once: &Once, host: HostId, number: i64, wish: Ad
             return Err(Error::new(Code::Conflict, message));
         }
         store::forget(tx, host, &[guest.uuid]).await?;
-        view = Some(servers::service::view_on(&mut *tx, id).await?);
+        view = Some(servers::service::view(&mut *tx, id).await?);
         Ok(id)
     });
     let id = adopted.await?;
     match view {
         Some(view) => Ok(view),
         // It was adopted before.
-        None => servers::service::view(core, id).await,
+        None => servers::service::view(&core.db, id).await,
     }
 }

@@ -92,7 +92,8 @@ async fn create(
 #[utoipa::path(get, path = "/server/{id}", tag = "servers", operation_id = "getServer",
     params(("id" = ServerId, Path, description = "The server's id")), responses((status = 200, body = ServerView)))]
 async fn get(State(hosts): State<Arc<Hosts>>, access: ServerAccess) -> Result<Json<ServerView>> {
-    Ok(Json(service::view(&hosts.core, access.thing.id).await?))
+    let view = service::view(&hosts.core.db, access.thing.id).await?;
+    Ok(Json(service::seen_by(&access.caller, view)))
 }
 
 /// Start a server; a running server is left alone

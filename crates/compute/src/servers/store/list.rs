@@ -6,7 +6,7 @@ use sqlx::PgExecutor;
 use sqlx::types::Json;
 
 use super::Result;
-use crate::ids::{AccountId, ImageId, ServerId, TariffId, UserId};
+use crate::ids::{AccountId, HostId, ImageId, ServerId, TariffId, UserId};
 use crate::servers::labels::{Labels, Selector};
 use crate::servers::model::{ListServers, ServerImage, ServerState, ServerView, TariffBrief};
 
@@ -40,12 +40,13 @@ pub(in crate::servers) enum Whose {
     All,
 }
 
-/// Servers that are not deleted and meet a condition, whose parameters follow those of the page (`$1` and `$2`).
+/// Servers that are not deleted and meet a condition, whose parameters follow those of the page (`$1` and `$2`). The page
+/// is chosen first, so that what belongs to a server is looked up for its rows only.
 macro_rules! servers {
     ($db:expr, $filter:expr, $condition:literal $(, $parameter:expr)*) => {
-        servers!(@ $db, $filter, "", ($condition), " order by s.id limit $1 offset $2" $(, $parameter)*)
+        servers!(@ $db, $filter, "", ($condition), "s.id" $(, $parameter)*)
     };
-    // With the query's filters in `$3` to `$13`; the condition's own parameters follow.
+    // With the query's filters in `$3` to `$19`; the condition's own parameters follow.
     (asked $query:expr, $selector:expr, $db:expr, $filter:expr, $condition:literal $(, $parameter:expr)*) => {
         servers!(
             @ $db, $filter,
@@ -58,31 +59,45 @@ macro_rules! servers {
              and ($6::text is null or strpos(lower(s.name), lower($6)) > 0)
              and s.labels @> $9 and s.labels ?& $10 and not s.labels ?| $11
              and not exists (select from jsonb_array_elements($12) u where s.labels @> u)
-             and ($13::bigint is null or case when $8 then s.id < $13 else s.id > $13 end) and ", $condition),
-            " order by case when not $8 then k.key end, case when $8 then k.key end desc,
-              case when $8 then -s.id else s.id end limit $1 offset $2",
+             and ($13::bigint is null or case when $8 then s.id < $13 else s.id > $13 end)
+             and ($14::text is null or strpos(lower(s.name), lower($14)) > 0
+                  or $14 in (s.id::text, s.guest_number::text)
+                  or exists (select from accounts o join users u on u.id = o.owner_id
+                             where o.id = s.account_id and strpos(lower(u.email), lower($14)) > 0)
+                  or exists (select from addresses a where a.server_id = s.id
+                             and (host(a.address) = $15 or starts_with(host(a.address), $16))))
+             and ($17::bigint is null or s.host_id = $17) and ($18::text is null or s.node = $18)
+             and ($19::bigint is null or s.account_id = $19) and ", $condition),
+            "case when not $8 then k.key end, case when $8 then k.key end desc, case when $8 then -s.id else s.id end",
             $query.status.map(ServerState::as_str), $query.tariff_id.map(|id| id.0), $query.os_id.map(|id| id.0),
             $query.name, $query.sort.unwrap_or_default().as_str(), $query.order == Some(SortOrder::Desc),
             Json(&$selector.equal) as _, &$selector.present, &$selector.absent, Json(&$selector.unequal) as _,
-            $filter.after.map(|id| id.0)
+            $filter.after.map(|id| id.0), $query.q, $query.address(), $query.start_of_address(),
+            $query.host_id.map(|id| id.0), $query.node, $query.account_id.map(|id| id.0)
             $(, $parameter)*
         )
     };
     (@ $db:expr, $filter:expr, $join:literal, ($($condition:literal),+), $order:literal $(, $parameter:expr)*) => {
         sqlx::query_as!(
             ServerListRow,
-            r#"select s.id as "id: ServerId", s.account_id as "account_id: AccountId", c.owner_id as "user_id: UserId",
-                      s.tariff_id as "tariff_id: TariffId", s.image_id as "image_id: ImageId", s.name,
-                      s.status as "status: ServerState", s.guest_number, s.cores, s.memory_mib, s.disk_gib,
-                      s.created_at, s.updated_at, s.labels as "labels: Json<Labels>",
+            "with page as (
+                 select s.id, count(*) over () as total, row_number() over (order by " + $order + ") as place
+                 from servers s" + $join + "
+                 where s.deleted_at is null and " $(+ $condition)+ + "
+                 order by place limit $1 offset $2) "
+            + r#"select s.id as "id: ServerId", s.account_id as "account_id: AccountId", c.owner_id as "user_id: UserId",
+                      u.email as owner_email, s.tariff_id as "tariff_id: TariffId", s.image_id as "image_id: ImageId",
+                      s.name, s.status as "status: ServerState", s.guest_number, s.host_id as "host_id: HostId", s.node,
+                      s.cores, s.memory_mib, s.disk_gib, s.created_at, s.updated_at, s.labels as "labels: Json<Labels>",
                       s.protected, s.suspended_at, s.suspend_reason,
                       i.name as image_name, i.type as image_type, t.name as tariff_name, t.price, t.currency,
                       array(select host(a.address) from addresses a where a.server_id = s.id
                             order by family(a.address), a.address) as "addresses!: Vec<String>",
-                      count(*) over () as "total!"
-               from servers s join accounts c on c.id = s.account_id join images i on i.id = s.image_id
-                    join tariffs t on t.id = s.tariff_id"# + $join + "
-               where s.deleted_at is null and " $(+ $condition)+ + $order,
+                      page.total as "total!"
+               from page join servers s on s.id = page.id join accounts c on c.id = s.account_id
+                    join users u on u.id = c.owner_id join images i on i.id = s.image_id
+                    join tariffs t on t.id = s.tariff_id
+               order by page.place"#,
             $filter.window.map(|window| window.limit),
             $filter.window.map_or(0, |window| window.offset)
             $(, $parameter)*
@@ -101,15 +116,15 @@ pub(in crate::servers) async fn list(db: impl PgExecutor<'_>, filter: &Filter<'_
     let rows: Vec<ServerListRow> = match (filter.id, filter.of, filter.query) {
         (_, Whose::Account(account), Some(query)) => {
             servers!(asked query, filter.selector, db, filter,
-                "s.account_id = $14 and ($15::bigint[] is null or s.id = any($15))", account.0, only)
+                "s.account_id = $20 and ($21::bigint[] is null or s.id = any($21))", account.0, only)
         }
         (_, Whose::Reseller(account), Some(query)) => {
             servers!(asked query, filter.selector, db, filter,
-                "s.account_id in (select id from accounts where id = $14 or parent_id = $14)
-                 and ($15::bigint[] is null or s.id = any($15))", account.0, only)
+                "s.account_id in (select id from accounts where id = $20 or parent_id = $20)
+                 and ($21::bigint[] is null or s.id = any($21))", account.0, only)
         }
         (_, Whose::All, Some(query)) => {
-            servers!(asked query, filter.selector, db, filter, "($14::bigint[] is null or s.id = any($14))", only)
+            servers!(asked query, filter.selector, db, filter, "($20::bigint[] is null or s.id = any($20))", only)
         }
         (Some(id), _, None) => servers!(db, filter, "s.id = $3", id.0),
         (None, Whose::Account(account), None) => {
@@ -134,11 +149,14 @@ struct ServerListRow {
     id: ServerId,
     account_id: AccountId,
     user_id: UserId,
+    owner_email: String,
     tariff_id: TariffId,
     image_id: ImageId,
     name: String,
     status: ServerState,
     guest_number: i64,
+    host_id: HostId,
+    node: String,
     cores: i32,
     memory_mib: i64,
     disk_gib: i64,
@@ -165,11 +183,14 @@ impl From<ServerListRow> for ServerView {
             id: r.id,
             account_id: r.account_id,
             user_id: r.user_id,
+            owner_email: r.owner_email,
             tariff_id: r.tariff_id,
             os_id: r.image_id,
             name: r.name,
             status: r.status,
             proxmox_id: r.guest_number,
+            host_id: Some(r.host_id),
+            node: Some(r.node),
             ip_address: addresses.first().cloned(),
             ip_addresses: addresses,
             root_password: None,

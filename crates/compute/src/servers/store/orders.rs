@@ -2,10 +2,12 @@
 
 use accounts::store::{lock_accounts, suspension};
 use sqlx::PgConnection;
+use sqlx::types::Json;
 use uuid::Uuid;
 
 use super::Result;
 use crate::ids::{AccountId, HostId, ImageId, ServerId, TariffId};
+use crate::servers::labels::Labels;
 
 /// What an order needs to know of a tariff.
 #[derive(Debug)]
@@ -95,6 +97,7 @@ pub(in crate::servers) struct NewServer<'a> {
     pub name: Option<&'a str>,
     pub offer: &'a OrderableTariff,
     pub ssh_keys: &'a [String],
+    pub labels: &'a Labels,
 }
 
 /// The next guest number that no server, adopted ones included, and no unknown guest has.
@@ -119,9 +122,9 @@ pub(in crate::servers) async fn insert(tx: &mut PgConnection, new: &NewServer<'_
     let number = next_number(tx).await?;
     let row = sqlx::query!(
         r#"insert into servers (uuid, account_id, tariff_id, image_id, host_id, node, guest_number, kind, name, status,
-                                cores, memory_mib, disk_gib, ssh_keys, bandwidth_mbps)
+                                cores, memory_mib, disk_gib, ssh_keys, bandwidth_mbps, labels)
            values ($1, $2, $3, $4, $5, $6, $14, $7, coalesce($8, 'server-' || $14::bigint), 'creating',
-                   $9, $10, $11, $12, $13)
+                   $9, $10, $11, $12, $13, $15)
            returning id as "id: ServerId", guest_number"#,
         Uuid::new_v4(),
         new.account.0,
@@ -136,7 +139,8 @@ pub(in crate::servers) async fn insert(tx: &mut PgConnection, new: &NewServer<'_
         new.offer.disk_gib,
         new.ssh_keys,
         new.offer.bandwidth_mbps,
-        number
+        number,
+        Json(new.labels) as _
     )
     .fetch_one(tx)
     .await?;
