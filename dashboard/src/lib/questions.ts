@@ -1,0 +1,40 @@
+// What pages ask the service for, by the names under which the answers are kept.
+import { createQuery } from '@tanstack/svelte-query';
+import { dataOf } from '../api/client';
+import { api } from './app.svelte';
+import { SERVERS, fetchServers, type ServerQuery } from './servers';
+
+export function askServers(query: () => ServerQuery) {
+  return createQuery(() => ({
+    queryKey: [SERVERS, query()],
+    queryFn: () => fetchServers(query()),
+    // A filter or page that changes leaves the rows in place until the new ones are there.
+    placeholderData: <T>(before: T | undefined) => before,
+  }));
+}
+
+export function askOpenAlerts() {
+  return createQuery(() => ({
+    queryKey: ['alerts', 'open'],
+    queryFn: () => dataOf(api.GET('/api/alerts', { params: { query: { open: true, limit: 20 } } })),
+    refetchInterval: 60_000,
+  }));
+}
+
+export function askMe() {
+  return createQuery(() => ({ queryKey: ['me'], queryFn: () => dataOf(api.GET('/api/auth/me')) }));
+}
+
+export function askSessions() {
+  return createQuery(() => ({ queryKey: ['sessions'], queryFn: () => dataOf(api.GET('/api/auth/sessions')) }));
+}
+
+/** Only the provider's staff may see those of everybody. */
+export function askStuckOperations(wanted: () => boolean) {
+  return createQuery(() => ({
+    queryKey: ['operations', 'stuck'],
+    queryFn: () => dataOf(api.GET('/api/operations', { params: { query: { limit: 20 } } })),
+    enabled: wanted(),
+    refetchInterval: 60_000,
+  }));
+}

@@ -1,0 +1,91 @@
+// Servers as the app shows them: what the API lists, with what the live view adds.
+import type { components, operations } from '../api/schema';
+import { dataOf } from '../api/client';
+import { api } from './app.svelte';
+import { isServerStatus } from './states';
+
+export type Server = components['schemas']['ServerView'];
+export type Operation = components['schemas']['OperationView'];
+export type StatsData = components['schemas']['StatsData'];
+
+export interface Figures {
+  /** Shares from 0 to 1; null while unknown. */
+  cpu: number | null;
+  memory: number | null;
+  disk: number | null;
+  /** When the host was looked at, by `performance.now`. */
+  seenAt: number;
+}
+
+export interface ServerRow extends Server {
+  figures: Figures | null;
+  /** The operation that works on it. */
+  operation: Operation | null;
+}
+
+export interface ServerList {
+  rows: ServerRow[];
+  total: number;
+}
+
+/** What the service has sent about a server since the last full list. */
+export interface Update {
+  stats?: StatsData;
+  operation?: Operation;
+}
+
+export type ServerQuery = NonNullable<operations['listServers']['parameters']['query']>;
+
+export const SERVERS = 'servers';
+
+const rowsById = new Map<number, ServerRow>();
+
+/** Fetches a list; figures that are known already stay. */
+export async function fetchServers(query: ServerQuery): Promise<ServerList> {
+  const answer = api.GET('/api/server', { params: { query } });
+  const servers = await dataOf(answer);
+  const total = Number((await answer).response.headers.get('X-Total-Count') ?? servers.length);
+  const rows = servers.map((server): ServerRow => {
+    const known = rowsById.get(server.id);
+    return remember({ ...server, figures: known?.figures ?? null, operation: known?.operation ?? null });
+  });
+  return { rows, total };
+}
+
+/** The row with what the live view says; the same row if that changes nothing in it. */
+export function updated(row: ServerRow, { stats, operation }: Update): ServerRow {
+  const next = { ...row };
+  if (stats) {
+    next.figures = figuresOf(stats);
+    if (isServerStatus(stats.status)) next.status = stats.status;
+  }
+  if (operation) next.operation = hasEnded(operation) ? null : operation;
+  return remember(next);
+}
+
+export function forgetServers(): void {
+  rowsById.clear();
+}
+
+export function hasEnded({ state }: Operation): boolean {
+  return state === 'succeeded' || state === 'failed';
+}
+
+function figuresOf(stats: StatsData): Figures | null {
+  if (stats.age === null || stats.age === undefined) return null;
+  return {
+    cpu: stats.cpu ?? null,
+    memory: share(stats.memory.usage),
+    disk: share(stats.disk.usage),
+    seenAt: performance.now() - stats.age * 1000,
+  };
+}
+
+function share(percent: number | null | undefined): number | null {
+  return percent === null || percent === undefined ? null : percent / 100;
+}
+
+function remember(row: ServerRow): ServerRow {
+  rowsById.set(row.id, row);
+  return row;
+}
