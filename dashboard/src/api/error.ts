@@ -1,7 +1,7 @@
 import type { components } from './schema';
 
-/** The service's closed list, and what only a browser can find out. */
-export type ErrorCode = components['schemas']['Code'] | 'UNREACHABLE' | 'UNREADABLE';
+/** The service's closed list, what only a browser can find out, and a refused sign-in, which is no ended one. */
+export type ErrorCode = components['schemas']['Code'] | 'UNREACHABLE' | 'UNREADABLE' | 'WRONG_LOGIN';
 
 /** A request that failed, in the form in which it is shown. */
 export class ApiError extends Error {

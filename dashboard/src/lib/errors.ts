@@ -5,6 +5,7 @@ import { language } from './language';
 const TEXTS: Readonly<Partial<Record<ErrorCode, () => string>>> = {
   UNREACHABLE: m.error_unreachable,
   UNREADABLE: m.error_unreadable,
+  WRONG_LOGIN: m.error_wrong_login,
   UNAUTHENTICATED: m.error_unauthenticated,
   FORBIDDEN: m.error_forbidden,
   NOT_FOUND: m.error_not_found,
@@ -34,7 +35,7 @@ export function errorText(thrown: unknown): ErrorText {
   return language() === 'en' ? { text: error.message, original: null } : { text: general, original: error.message };
 }
 
-/** Errors without words of the service. */
+/** Errors that the service has no better words for. */
 function isOurs({ code }: ApiError): boolean {
-  return code === 'UNREACHABLE' || code === 'UNREADABLE';
+  return code === 'UNREACHABLE' || code === 'UNREADABLE' || code === 'WRONG_LOGIN';
 }

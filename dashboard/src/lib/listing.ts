@@ -45,6 +45,7 @@ const VALUES: Readonly<Record<string, (row: ServerRow) => Value>> = {
   disk: (row) => row.figures?.disk ?? null,
   seen: (row) => (row.figures ? -row.figures.seenAt : null),
   createdAt: (row) => row.createdAt,
+  updatedAt: (row) => row.updatedAt,
 };
 
 export function filterRows(rows: readonly ServerRow[], { name, status, tariff }: Filters): ServerRow[] {

@@ -95,7 +95,7 @@ export class Session {
   async #start(route: 'login' | 'register', body: object): Promise<void> {
     await this.#inTurn(async () => {
       const response = await this.#post(route, body);
-      if (!response.ok) throw await errorOf(response);
+      if (!response.ok) throw refusedSignIn(await errorOf(response));
       this.#generation += 1;
       this.#accept((await response.json()) as BrowserSession);
     });
@@ -196,6 +196,10 @@ export class Session {
   #tell(): void {
     for (const listener of this.#listeners) listener();
   }
+}
+
+function refusedSignIn(error: ApiError): ApiError {
+  return error.status === 401 ? new ApiError(error.message, 'WRONG_LOGIN', 401, error.requestId) : error;
 }
 
 /** The session of this tab. */

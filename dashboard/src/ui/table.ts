@@ -1,11 +1,13 @@
 export interface Column<Id extends string = string> {
   id: Id;
   label: string;
+  /** Where the cells say what they are. */
+  labelUnseen?: boolean;
   sortable?: boolean;
   /** Numbers are compared down a column. */
   numeric?: boolean;
   /** From what room on it is shown; always, if omitted. */
-  from?: 'medium' | 'wide';
+  from?: 'medium' | 'broad' | 'wide';
 }
 
 export interface Sorting {
