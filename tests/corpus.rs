@@ -132,13 +132,9 @@ async fn bases(app: &TestApp) -> BTreeMap<&'static str, Vec<Base<'_>>> {
     let path = of_account(&format!("members/{other}"));
     add("PATCH /api/accounts/{id}/members/{userId}", path, provider, json!({ "role": "viewer" }));
     let token = json!({ "name": "t", "scopes": ["read"], "expiresAt": "2099-01-01T00:00:00Z" });
-    add(
-        "PATCH /api/auth/me",
-        "/api/auth/me".into(),
-        customer,
-        json!({ "name": "Someone", "language": "en", "timeZone": "UTC",
-                                                                               "alertMails": "all", "serverMails": true }),
-    );
+    let profile = json!({ "name": "Someone", "language": "en", "timeZone": "UTC", "alertMails": "all",
+                          "serverMails": true });
+    add("PATCH /api/auth/me", "/api/auth/me".into(), customer, profile);
     add("POST /api/auth/tokens", "/api/auth/tokens".into(), customer, token);
     add("POST /api/tariffs", "/api/tariffs".into(), provider, renamed(&size));
     add("PUT /api/tariffs/{id}", format!("/api/tariffs/{tariff}"), provider, size);

@@ -69,15 +69,14 @@ impl Cluster {
 
     /// Makes a base backup.
     pub async fn back_up(&self) {
-        let mut command = match rustix::process::geteuid().is_root() {
-            true => Command::new("runuser"),
-            false => Command::new("env"),
+        // As the cluster's user, to whom the files must belong.
+        let as_owner: &[&str] = match rustix::process::geteuid().is_root() {
+            true => &["runuser", "-u", "postgres", "--"],
+            false => &["env"],
         };
-        if rustix::process::geteuid().is_root() {
-            command.args(["-u", "postgres", "--"]);
-        }
-        let to = self.path("backups/base");
-        run(command.args(["pg_basebackup", "--checkpoint=fast", "-d", &self.url, "-D"]).arg(to).current_dir("/")).await;
+        let mut command = Command::new(as_owner[0]);
+        command.args(&as_owner[1..]).args(["pg_basebackup", "--checkpoint=fast", "-d", &self.url, "-D"]);
+        run(command.arg(self.path("backups/base")).current_dir("/")).await;
     }
 
     /// The time of the cluster's clock.
