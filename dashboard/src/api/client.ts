@@ -1,7 +1,7 @@
 import createClient, { type Middleware } from 'openapi-fetch';
 import type { Session } from '../lib/session';
 import { ApiError, asApiError, errorOf } from './error';
-import type { paths } from './pending';
+import type { paths } from './schema';
 
 export type Api = ReturnType<typeof createApi>;
 

@@ -341,6 +341,84 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/auth/browser/login": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Sign in from a page of this site
+         * @description The refresh token is in the cookie `ink_session`, which scripts can't read.
+         */
+        post: operations["logInBrowser"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/auth/browser/logout": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Sign out from a page of this site; the login's tokens stop working at once, and its cookie is deleted */
+        post: operations["logOutBrowser"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/auth/browser/refresh": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Exchange the cookie for an access token and the next cookie
+         * @description Of tabs that send the same cookie at once, all get an access token, and one of them the next cookie. A cookie that is
+         *     no longer valid is deleted.
+         */
+        post: operations["refreshBrowserSession"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/auth/browser/register": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Register from a page of this site, if the provider allows it
+         * @description The refresh token is in the cookie `ink_session`, which scripts can't read.
+         */
+        post: operations["registerInBrowser"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/auth/confirm": {
         parameters: {
             query?: never;
@@ -1705,7 +1783,7 @@ export interface components {
          * @description Which alerts a user is emailed about.
          * @enum {string}
          */
-        AlertMails: "all" | "critical";
+        AlertMails: "all" | "critical" | "none";
         /** @description The effective rule for one type of alert. */
         AlertRule: {
             /**
@@ -1853,6 +1931,25 @@ export interface components {
             tokenId?: string | null;
             userId?: components["schemas"]["UserId"] | null;
         };
+        /** @description The login of a browser, whose refresh token is in a cookie. */
+        BrowserSession: {
+            /** @description For the `Authorization: Bearer` header. Keep it in memory only. */
+            accessToken: string;
+            /**
+             * Format: int32
+             * @description Seconds until the access token expires.
+             */
+            expiresIn: number;
+            /**
+             * Format: int64
+             * @description Seconds until the login expires.
+             */
+            sessionExpiresIn: number;
+            /** @description `Bearer`. */
+            tokenType: string;
+            /** @description The user who signed in. */
+            user: components["schemas"]["User"];
+        };
         /**
          * @description Sort keys for a catalogue.
          * @enum {string}
@@ -1963,6 +2060,8 @@ export interface components {
         };
         /** @description A server order. */
         CreateServer: {
+            /** @description The server's labels. */
+            labels?: components["schemas"]["Labels"];
             /** @description Host name, of 64 characters at most; `server-<proxmoxId>` if omitted. */
             name?: string | null;
             /** @description An image's id, from `GET /api/images`. */
@@ -2228,6 +2327,11 @@ export interface components {
         Labels: {
             [key: string]: string;
         };
+        /**
+         * @description A language of the dashboard.
+         * @enum {string}
+         */
+        Language: "en" | "ru";
         /** @description A user's login that was opened with a link. It can't be refreshed. */
         LinkedSession: {
             /** @description For the `Authorization: Bearer` header. */
@@ -3421,6 +3525,7 @@ export interface components {
              * @description Disk in GiB.
              */
             disk: number;
+            hostId?: components["schemas"]["HostId"] | null;
             /** @description Its id. */
             id: components["schemas"]["ServerId"];
             /** @description Its first address, IPv4 before IPv6; null until the server has been created. */
@@ -3436,10 +3541,14 @@ export interface components {
             memory: number;
             /** @description Host name. */
             name: string;
+            /** @description The host's node that it is on; null for customers. */
+            node?: string | null;
             /** @description Its operating system. */
             os: components["schemas"]["ServerImage"];
             /** @description Its image. */
             osId: components["schemas"]["ImageId"];
+            /** @description That user's email address. */
+            ownerEmail: string;
             /**
              * Format: int64
              * @description The guest's number, which is unique in the whole installation.
@@ -3956,6 +4065,16 @@ export interface components {
         /** @description Changes to the caller's own settings. Omitted fields stay unchanged. */
         UpdateMe: {
             alertMails?: components["schemas"]["AlertMails"] | null;
+            language?: components["schemas"]["Language"] | null;
+            /** @description My name; may be empty. */
+            name?: string | null;
+            /** @description Whether I get an email when a server is ready. */
+            serverMails?: boolean | null;
+            /**
+             * @description My time zone, as an IANA name.
+             * @example Europe/Berlin
+             */
+            timeZone?: string | null;
         };
         /** @description A change of a member. */
         UpdateMember: {
@@ -4093,9 +4212,15 @@ export interface components {
             emailConfirmedAt?: string | null;
             /** @description The user's id. */
             id: components["schemas"]["UserId"];
+            /** @description The language of the dashboard. */
+            language: components["schemas"]["Language"];
             /** @description The user's name. */
             name: string;
+            /** @description Whether an email is sent when a server is ready. */
+            serverMails: boolean;
             staffRole?: components["schemas"]["StaffRole"] | null;
+            /** @description Time zone, as an IANA name. */
+            timeZone: string;
         };
         /** @description An account in which a user has a role. */
         UserAccount: {
@@ -4144,9 +4269,15 @@ export interface components {
             emailConfirmedAt?: string | null;
             /** @description The user's id. */
             id: components["schemas"]["UserId"];
+            /** @description The language of the dashboard. */
+            language: components["schemas"]["Language"];
             /** @description The user's name. */
             name: string;
+            /** @description Whether an email is sent when a server is ready. */
+            serverMails: boolean;
             staffRole?: components["schemas"]["StaffRole"] | null;
+            /** @description Time zone, as an IANA name. */
+            timeZone: string;
         };
     };
     responses: {
@@ -5386,6 +5517,127 @@ export interface operations {
             403: components["responses"]["Forbidden"];
             408: components["responses"]["RequestTimeout"];
             413: components["responses"]["TooLarge"];
+            422: components["responses"]["Invalid"];
+            429: components["responses"]["RateLimited"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
+    logInBrowser: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Login"];
+            };
+        };
+        responses: {
+            /** @description Success: the requested data, or the result. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["BrowserSession"];
+                };
+            };
+            400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            408: components["responses"]["RequestTimeout"];
+            413: components["responses"]["TooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            422: components["responses"]["Invalid"];
+            429: components["responses"]["RateLimited"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
+    logOutBrowser: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done; the response has no body. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["BadRequest"];
+            403: components["responses"]["Forbidden"];
+            408: components["responses"]["RequestTimeout"];
+            413: components["responses"]["TooLarge"];
+            429: components["responses"]["RateLimited"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
+    refreshBrowserSession: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Success: the requested data, or the result. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["BrowserSession"];
+                };
+            };
+            400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            408: components["responses"]["RequestTimeout"];
+            413: components["responses"]["TooLarge"];
+            429: components["responses"]["RateLimited"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
+    registerInBrowser: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Register"];
+            };
+        };
+        responses: {
+            /** @description Created: this is the new object. */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["BrowserSession"];
+                };
+            };
+            400: components["responses"]["BadRequest"];
+            403: components["responses"]["Forbidden"];
+            408: components["responses"]["RequestTimeout"];
+            409: components["responses"]["Conflict"];
+            413: components["responses"]["TooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
             422: components["responses"]["Invalid"];
             429: components["responses"]["RateLimited"];
             500: components["responses"]["Internal"];
@@ -6649,6 +6901,17 @@ export interface operations {
                 osId?: components["schemas"]["ImageId"];
                 /** @description Only servers whose host name contains this, ignoring case. */
                 name?: string;
+                /**
+                 * @description Only servers with this text in their name, their owner's address or at the start of an IP address, ignoring case,
+                 *     or with this id or guest's number.
+                 */
+                q?: string;
+                /** @description Providers: only servers on this host. */
+                hostId?: components["schemas"]["HostId"];
+                /** @description Providers: only servers on nodes of this name. */
+                node?: string;
+                /** @description Only this account's servers, of those that are listed anyway. */
+                accountId?: components["schemas"]["AccountId"];
                 /**
                  * @description Only servers whose labels match: `key=value`, `key!=value`, `key` and `!key`, separated by commas.
                  * @example env=production,!old

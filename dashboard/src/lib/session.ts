@@ -1,8 +1,9 @@
 // Who is signed in. The access token is only ever in memory; the refresh token is in a cookie that scripts can't read,
 // works once, and is shared by all tabs. So tabs take turns at refreshing and hand each other what they got.
 import { ApiError, asApiError, errorOf } from '../api/error';
-import type { BrowserSession } from '../api/pending';
+import type { components } from '../api/schema';
 
+type BrowserSession = components['schemas']['BrowserSession'];
 export type SessionUser = BrowserSession['user'];
 
 /** Before this many seconds are left, a token is replaced rather than used. */
