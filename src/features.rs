@@ -29,6 +29,8 @@ use watch::monitoring::Monitoring;
 use watch::realtime::Realtime;
 use watch::sweep::Sweeps;
 
+use crate::dashboard::Dashboard;
+
 /// Every feature of the service, and by name those that the program itself calls.
 #[derive(Debug)]
 pub struct Features {
@@ -82,6 +84,7 @@ impl Features {
             Arc::clone(&alerts) as _,
             Arc::clone(&sweeps) as _,
             Realtime::new(core, &accounts, &monitoring),
+            Arc::new(Dashboard),
         ];
         all.extend(more);
         let subjects = all.iter().flat_map(|feature| Arc::clone(feature).subjects());

@@ -20,6 +20,7 @@ mod console;
 mod contract;
 mod contracts;
 mod corpus;
+mod dashboard;
 mod dialects;
 mod errors;
 mod evidence;

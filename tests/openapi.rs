@@ -187,6 +187,25 @@ export { failure, server };
     run(&format!("{bin}/tsc"), folder.path(), &compile);
 }
 
+/// The dashboard is checked against these types, so they must be of this document.
+#[test]
+fn the_dashboards_types_are_of_this_document() {
+    let (folder, file) = written();
+    let generate = [file.to_str().unwrap(), "--output", "schema.d.ts"];
+    run("tests/openapi/node_modules/.bin/openapi-typescript", folder.path(), &generate);
+    let now = std::fs::read_to_string(folder.path().join("schema.d.ts")).unwrap();
+    let file = format!("{ROOT}/dashboard/src/api/schema.d.ts");
+    if std::env::var_os("TYPES").is_some_and(|mode| mode == "write") {
+        std::fs::write(&file, &now).unwrap();
+    }
+    let before = std::fs::read_to_string(&file).unwrap();
+    assert!(
+        before == now,
+        "{file} is of another document; TYPES=write scripts/test.sh --test suite openapi:: rewrites it, and `npm run \
+         check` in dashboard/ says what no longer fits"
+    );
+}
+
 #[test]
 fn a_generated_python_client_compiles_and_imports() {
     let (folder, _) = written();

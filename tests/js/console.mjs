@@ -57,6 +57,8 @@ const commands = {
   },
   /** Whether it shows that before long. */
   shows: ({ text }) => seen(text, { timeout: 2_000 }).then(() => true, () => false),
+  /** Waits until the page has a text. */
+  find: async ({ text }) => void (await page.getByText(text).first().waitFor(PATIENCE)),
   screen: () => page.evaluate(() => window.rows()),
   type: async ({ text }) => void (await page.keyboard.type(text)),
   press: async ({ key }) => void (await page.keyboard.press(key)),

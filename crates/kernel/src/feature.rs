@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use axum::Router;
+use axum::http::request::Parts;
+use axum::response::Response;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::auth::AccessRow;
@@ -56,6 +58,11 @@ pub trait Feature: Debug + Send + Sync + 'static {
     /// What browsers and orchestrators open that is not below `/api`.
     fn pages(self: Arc<Self>) -> OpenApiRouter {
         OpenApiRouter::new()
+    }
+
+    /// What it shows at an address outside of all APIs that no route has. Nothing here is in the document.
+    fn fallback(&self, _request: &Parts) -> Option<Response> {
+        None
     }
 
     /// Whom each of its routes and pages admits. Tests hold every route to its row.

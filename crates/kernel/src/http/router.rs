@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{DefaultBodyLimit, Request};
+use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state, map_request};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use axum::{Extension, Router};
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -88,7 +89,12 @@ pub fn router(
         .layer(map_request(limit_body));
     // The layers ask the dialect, so it is outside of them.
     let serve = |routes: Router, dialect: Arc<dyn Dialect>| routes.layer(layers.clone()).layer(Extension(dialect));
-    let mut all = serve(outside.fallback(not_found), Arc::new(Outside)).merge(serve(api, native));
+    let all_features = Arc::<[_]>::from(features);
+    let elsewhere = move |request: Parts| async move {
+        let shown = all_features.iter().find_map(|feature| feature.fallback(&request));
+        shown.unwrap_or_else(|| StatusCode::NOT_FOUND.into_response())
+    };
+    let mut all = serve(outside.fallback(elsewhere), Arc::new(Outside)).merge(serve(api, native));
     for dialect in dialects {
         let routes = Arc::clone(dialect).routes().fallback(not_found);
         all = all.merge(serve(Router::new().nest(dialect.mount(), routes), Arc::clone(dialect)));
