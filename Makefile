@@ -32,7 +32,7 @@ fuzz: ## Fuzz the API with schemathesis, over 10,000 cases (SEED=n repeats a run
 bench: ## Run benchmarks against comparable programs; prints a table, writes target/bench.json
 	@scripts/bench.sh
 
-lint: ## Check formatting and clippy; warnings are errors
+lint: ## Check formatting, clippy and the dashboard; warnings are errors
 	@scripts/lint.sh
 
 fmt: ## Format the code
@@ -41,7 +41,7 @@ fmt: ## Format the code
 sqlx: ## Check the queries against the migrations and update .sqlx/
 	@scripts/sqlx.sh
 
-web: ## Build the console's page, which is embedded into the program
+web: ## Build the console's page and the dashboard, which are embedded into the program
 	@scripts/web.sh
 
 docs: ## Build the code's documentation in target/doc

@@ -21,7 +21,7 @@ unset DATABASE_URL
 export SQLX_OFFLINE=true
 PGBENCH=$(printf '%s\n' /usr/lib/postgresql/*/bin/pgbench | sort -t/ -k5 -n | tail -n 1)
 export PGBENCH
-step "Console page" scripts/web.sh
+step "Console page, dashboard" scripts/web.sh
 step "Exporter" scripts/venv.sh pve-exporter prometheus-pve-exporter==3.10.2
 step "Node modules" node_modules bench/js
 step "Building" cargo build --release --locked -p innkeeper -p innkeeper-fleet -p innkeeper-bench

@@ -74,11 +74,25 @@ rust_fits() {
     [ -n "$have" ] && version_at_least "$have" "$wanted"
 }
 
+# The dashboard's build needs a newer Node than Debian 12 and Ubuntu 24.04 have. There their npm installs one for these
+# scripts only, with an npm that fits; the package's own stays what it is for everything else.
 install_node() {
-    local version
-    version=$(node --version 2>/dev/null | tr -d v) || version=0
-    version_at_least "${version:-0}" 18 && command -v npm >/dev/null && return
+    node_fits && return
     apt_install nodejs npm
+    hash -r
+    node_fits && return
+    say "Installing Node into $TOOLS/node: the machine's is $(node --version 2>/dev/null || echo missing)"
+    mkdir -p "$TOOLS/node/bin"
+    cp "$ROOT"/scripts/node/{package.json,package-lock.json,.npmrc} "$TOOLS/node/"
+    npm ci --prefix "$TOOLS/node" >&2
+    ln -sf "$TOOLS"/node/node_modules/node-linux-*/bin/node "$TOOLS"/node/node_modules/.bin/np[mx] "$TOOLS/node/bin/"
+    hash -r
+    node_fits || die "Node 20.19 or newer is needed, with npm: there is no build of it for $(uname -m), so install it"
+}
+node_fits() {
+    local version
+    version=$(node --version 2>/dev/null | tr -d v) || return 1
+    version_at_least "$version" 20.19 && command -v npm >/dev/null
 }
 
 # For fakepve (the Proxmox VE fake) and schemathesis: Debian has virtual environments in a separate package.
@@ -96,7 +110,7 @@ install_incus
 install_rust
 install_node
 case $what in
-# A browser for the console's page, a real display to show in it, fakepve's runtime, and the test runner.
+# A browser for the pages, a real display to show in it, fakepve's runtime, and the test runner.
 test)
     apt_install chromium qemu-system-x86
     install_python

@@ -8,7 +8,8 @@ ME=$(id -un)
 # Programs that these scripts install for their own use.
 TOOLS=$ROOT/target/tools
 # rustup's cargo; a shell started before its installation does not have it in PATH.
-PATH=$PATH:$HOME/.cargo/bin:/usr/sbin:/sbin:$TOOLS
+# First of all our own Node, which is only there if the machine's was too old (install.sh).
+PATH=$TOOLS/node/bin:$PATH:$HOME/.cargo/bin:/usr/sbin:/sbin:$TOOLS
 # State that the whole machine shares (an Incus daemon that we started, bridges' subnets).
 STATE=/var/lib/innkeeper
 export STATE ME TOOLS

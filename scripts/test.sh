@@ -67,7 +67,7 @@ step "fakepve" scripts/fakepve.sh
 step "Mail server" scripts/smtpd.sh
 step "OpenAPI tools" scripts/openapi.sh
 step "promtool" scripts/promtool.sh
-step "Console page" scripts/web.sh
+step "Console page, dashboard" scripts/web.sh
 [ "${1:-}" != --install ] || exit 0
 # Most tests wait for hosts more than they work.
 export NEXTEST_TEST_THREADS=${NEXTEST_TEST_THREADS:-$(($(nproc) * 2))}
