@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# make web: builds what browsers get, which is embedded when the program is compiled: the console's page from web/console
-# and the dashboard from dashboard/, each into its dist/. Needs node and npm; skips what is already built from its
-# sources.
+# make web: builds what browsers get, which is embedded when the program is compiled: the console's page from
+# web/console and the dashboard from dashboard/, each into its dist/. Needs node and npm; skips what is already built
+# from its sources.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
