@@ -4,6 +4,7 @@
 //! they can neither read the response nor send the `Authorization` header that everything else asks for.
 
 use axum::http::{HeaderMap, HeaderValue, header};
+use kernel::error::{Error, Result};
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::settings::AccountSettings;
@@ -14,22 +15,21 @@ const NAME: &str = "ink_session";
 const PATH: &str = "/api/auth/browser";
 
 /// A `Set-Cookie` with this token for this many seconds.
-pub(crate) fn set(settings: &AccountSettings, token: &SecretString, seconds: i64) -> HeaderValue {
+pub(crate) fn set(settings: &AccountSettings, token: &SecretString, seconds: i64) -> Result<HeaderValue> {
     header_value(settings, token.expose_secret(), seconds)
 }
 
 /// A `Set-Cookie` that deletes it.
-pub(crate) fn cleared(settings: &AccountSettings) -> HeaderValue {
+pub(crate) fn cleared(settings: &AccountSettings) -> Result<HeaderValue> {
     header_value(settings, "", 0)
 }
 
-fn header_value(settings: &AccountSettings, value: &str, seconds: i64) -> HeaderValue {
+fn header_value(settings: &AccountSettings, value: &str, seconds: i64) -> Result<HeaderValue> {
     let (path, secure) = (settings.public_path(), if settings.cookie_is_secure() { "; Secure" } else { "" });
     let text = format!("{NAME}={value}; Path={path}{PATH}; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}");
-    // A path that no header can have is not one that a browser sends either.
-    let mut value = HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static(""));
+    let mut value = HeaderValue::from_str(&text).map_err(Error::internal)?;
     value.set_sensitive(true);
-    value
+    Ok(value)
 }
 
 /// The refresh token of a request's cookie. Two cookies of that name, of which one was set by another site of the same
@@ -52,7 +52,7 @@ mod tests {
 
     fn set_for(url: &str) -> String {
         let settings = AccountSettings { public_url: url.into(), ..AccountSettings::default() };
-        set(&settings, &"ink_r_x".to_owned().into(), 60).to_str().unwrap().to_owned()
+        set(&settings, &"ink_r_x".to_owned().into(), 60).unwrap().to_str().unwrap().to_owned()
     }
 
     #[test]

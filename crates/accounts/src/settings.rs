@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
+use axum::http::HeaderValue;
 use kernel::settings::{Settings, at_least_one};
 use serde::{Deserialize, Serialize};
 
@@ -48,6 +49,12 @@ impl Default for AccountSettings {
 impl Settings for AccountSettings {
     fn check(&self) -> anyhow::Result<()> {
         self.public_origin().context("INNKEEPER_PUBLIC_URL must be a URL such as https://panel.example.com")?;
+        // It becomes a cookie's `Path`, of which a semicolon would be the end.
+        ensure!(
+            self.public_path().bytes().all(|b| b.is_ascii_graphic() && b != b';'),
+            "INNKEEPER_PUBLIC_URL must have a path of printable ASCII characters without spaces and semicolons; \
+             percent-encode others"
+        );
         at_least_one([
             ("INNKEEPER_ACCESS_TOKEN_MINUTES", self.access_token_minutes.into()),
             ("INNKEEPER_SESSION_DAYS", self.session_days.into()),
@@ -65,6 +72,11 @@ impl AccountSettings {
         let usual = if scheme == "http" { ":80" } else { ":443" };
         let host = host.strip_suffix(usual).unwrap_or(&host);
         (!host.is_empty() && !host.contains('@')).then(|| format!("{scheme}://{host}"))
+    }
+
+    /// Whether this `Origin` header is of our own pages.
+    pub fn is_own_origin(&self, origin: &HeaderValue) -> bool {
+        self.public_origin().is_some_and(|own| origin == own.as_str())
     }
 
     /// The path of the public address, without a slash at its end.
@@ -90,6 +102,19 @@ impl AccountSettings {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_path_that_no_cookie_can_have_is_refused() {
+        let check = |path: &str| {
+            AccountSettings { public_url: format!("https://example.com{path}"), ..AccountSettings::default() }.check()
+        };
+        for good in ["", "/", "/cloud", "/cl%C3%B6ud/"] {
+            assert!(check(good).is_ok(), "{good}");
+        }
+        for bad in ["/clöud", "/a b", "/a;Secure", "/a\n"] {
+            assert!(check(bad).unwrap_err().to_string().contains("INNKEEPER_PUBLIC_URL"), "{bad:?}");
+        }
+    }
 
     #[test]
     fn an_origin_is_what_a_browser_makes_of_the_address() {

@@ -34,11 +34,10 @@ impl FromRequestParts<Arc<Accounts>> for OwnSite {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, accounts: &Arc<Accounts>) -> Result<Self> {
-        let text = |name: &str| parts.headers.get(name).map(|value| value.to_str().unwrap_or_default());
         // Sent by every browser of today over HTTPS and on loopback; the origin also by older ones.
-        let is_own = match (text("sec-fetch-site"), text("origin")) {
+        let is_own = match (parts.headers.get("sec-fetch-site"), parts.headers.get(header::ORIGIN)) {
             (Some(site), _) => site == "same-origin",
-            (None, Some(origin)) => Some(origin) == accounts.settings.public_origin().as_deref(),
+            (None, Some(origin)) => accounts.settings.is_own_origin(origin),
             (None, None) => true,
         };
         match is_own {
@@ -50,10 +49,10 @@ impl FromRequestParts<Arc<Accounts>> for OwnSite {
 
 /// The response to a login or refresh: the access token in the body, the refresh token, if it is a new one, in the
 /// cookie.
-fn signed_in(accounts: &Accounts, status: StatusCode, issued: IssuedTokens) -> Response {
+fn signed_in(accounts: &Accounts, status: StatusCode, issued: IssuedTokens) -> Result<Response> {
     let mut headers = HeaderMap::new();
     if let Some(token) = &issued.refresh {
-        headers.insert(header::SET_COOKIE, cookies::set(&accounts.settings, token, issued.session_expires_in));
+        headers.insert(header::SET_COOKIE, cookies::set(&accounts.settings, token, issued.session_expires_in)?);
     }
     let body = BrowserSession {
         access_token: issued.access.expose_secret().to_owned(),
@@ -62,7 +61,7 @@ fn signed_in(accounts: &Accounts, status: StatusCode, issued: IssuedTokens) -> R
         session_expires_in: issued.session_expires_in,
         user: issued.user,
     };
-    (status, headers, Json(body)).into_response()
+    Ok((status, headers, Json(body)).into_response())
 }
 
 fn of_browser(origin: LoginOrigin) -> LoginOrigin {
@@ -83,7 +82,7 @@ async fn register(
     Json(new): Json<Register>,
 ) -> Result<Response> {
     let issued = service::register(&accounts, new, &of_browser(origin)).await?;
-    Ok(signed_in(&accounts, StatusCode::CREATED, issued))
+    signed_in(&accounts, StatusCode::CREATED, issued)
 }
 
 /// Sign in from a page of this site
@@ -100,7 +99,7 @@ async fn login(
     Json(login): Json<Login>,
 ) -> Result<Response> {
     let issued = service::login(&accounts, login, &of_browser(origin)).await?;
-    Ok(signed_in(&accounts, StatusCode::OK, issued))
+    signed_in(&accounts, StatusCode::OK, issued)
 }
 
 /// Exchange the cookie for an access token and the next cookie
@@ -121,9 +120,9 @@ async fn refresh(
         None => Err(Error::new(Code::Unauthenticated, "This browser is not signed in.")),
     };
     match refreshed {
-        Ok(issued) => Ok(signed_in(&accounts, StatusCode::OK, issued)),
+        Ok(issued) => signed_in(&accounts, StatusCode::OK, issued),
         Err(error) if error.code == Code::Unauthenticated => {
-            Ok(([(header::SET_COOKIE, cookies::cleared(&accounts.settings))], error).into_response())
+            Ok(([(header::SET_COOKIE, cookies::cleared(&accounts.settings)?)], error).into_response())
         }
         Err(error) => Err(error),
     }
@@ -136,5 +135,5 @@ async fn logout(State(accounts): State<Arc<Accounts>>, _: OwnSite, headers: Head
     if let Some(token) = cookies::read(&headers) {
         service::end_by_refresh_token(&accounts, &token).await?;
     }
-    Ok((StatusCode::NO_CONTENT, [(header::SET_COOKIE, cookies::cleared(&accounts.settings))]).into_response())
+    Ok((StatusCode::NO_CONTENT, [(header::SET_COOKIE, cookies::cleared(&accounts.settings)?)]).into_response())
 }

@@ -58,14 +58,14 @@ pub(super) async fn issue(
 ) -> Result<IssuedTokens> {
     let (access, hash) = secrets::new_token("ink_a_");
     let expires_in = accounts.settings.access_token_minutes * 60;
-    store::sessions::insert_session_token(tx, "access", &hash, session, Some(expires_in)).await?;
+    let session_expires_in =
+        store::sessions::insert_session_token(tx, "access", &hash, session, Some(expires_in)).await?;
     let mut refresh = None;
     if with_refresh {
         let (token, hash) = secrets::new_token("ink_r_");
         store::sessions::insert_session_token(tx, "refresh", &hash, session, None).await?;
         refresh = Some(token);
     }
-    let session_expires_in = store::sessions::seconds_left(tx, session).await?;
     Ok(IssuedTokens { access, refresh, expires_in, session_expires_in, user })
 }
 

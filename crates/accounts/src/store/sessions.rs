@@ -127,34 +127,26 @@ pub(crate) async fn insert_opened(
     .map(drop)
 }
 
-/// Inserts a session's token that expires after `seconds`, and with the session at the latest.
+/// Inserts a session's token that expires after `seconds`, and with the session at the latest. Returns the seconds for
+/// which the session is valid, by the database's clock.
 pub(crate) async fn insert_session_token(
     db: &mut PgConnection,
     kind: &str,
     hash: &[u8; 32],
     session: Uuid,
     seconds: Option<u32>,
-) -> Result<()> {
-    sqlx::query!(
-        "insert into tokens (id, kind, hash, user_id, session_id, expires_at)
-         select $1, $2, $3, user_id, id, least(expires_at, now() + make_interval(secs => $5))
-         from sessions where id = $4",
+) -> Result<i64> {
+    sqlx::query_scalar!(
+        r#"with session as (select id, user_id, expires_at from sessions where id = $4),
+                inserted as (insert into tokens (id, kind, hash, user_id, session_id, expires_at)
+                             select $1, $2, $3, user_id, id, least(expires_at, now() + make_interval(secs => $5))
+                             from session)
+           select floor(extract(epoch from expires_at - now()))::bigint as "left!" from session"#,
         Uuid::now_v7(),
         kind,
         &hash[..],
         session,
         seconds.map(f64::from)
-    )
-    .execute(db)
-    .await
-    .map(drop)
-}
-
-/// The seconds for which a session is valid, by the database's clock.
-pub(crate) async fn seconds_left(db: &mut PgConnection, session: Uuid) -> Result<i64> {
-    sqlx::query_scalar!(
-        r#"select floor(extract(epoch from expires_at - now()))::bigint as "left!" from sessions where id = $1"#,
-        session
     )
     .fetch_one(db)
     .await

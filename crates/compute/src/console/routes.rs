@@ -69,8 +69,7 @@ async fn connect(
 ) -> Result<Response> {
     let upgrade = upgrade.map_err(|_| Error::new(Code::Malformed, "This endpoint only accepts WebSockets."))?;
     // Browsers always send the origin of a WebSocket. Other sites' pages have no business here.
-    let origin = headers.get(header::ORIGIN).and_then(|v| v.to_str().ok());
-    if origin.is_none() || origin != consoles.accounts.settings.public_origin().as_deref() {
+    if !headers.get(header::ORIGIN).is_some_and(|origin| consoles.accounts.settings.is_own_origin(origin)) {
         return Err(Error::new(Code::Forbidden, "Consoles can only be opened from our own page."));
     }
     Ok(upgrade
