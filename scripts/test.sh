@@ -60,6 +60,7 @@ unset DATABASE_URL
 export SQLX_OFFLINE=true
 mkdir -p "$TARGET/nextest"
 step "PostgreSQL" testenv_postgres --throwaway
+step "Small disk" testenv_small_disk
 step "Incus" testenv_incus
 step "Image" testenv_image
 step "Node modules" node_modules tests/js

@@ -39,6 +39,23 @@ testenv_incus() {
     export INNKEEPER_TEST_INCUS_SUBNET=$INCUS_IPV4 INNKEEPER_TEST_INCUS_SUBNET6=$INCUS_IPV6
 }
 
+# A disk for the test that fills one: a file system of its own, in memory.
+testenv_small_disk() {
+    testenv_remove_small_disk || return 1
+    INNKEEPER_TEST_SMALL_DISK=$(mktemp -d /tmp/innkeeper-small-disk.XXXXXX) || return 1
+    echo "$INNKEEPER_TEST_SMALL_DISK" >"$TEST_DIR/small-disk"
+    as_root mount -t tmpfs -o size=256m,mode=1777,nosuid,nodev tmpfs "$INNKEEPER_TEST_SMALL_DISK" || return 1
+    export INNKEEPER_TEST_SMALL_DISK
+}
+# Also one that a killed run left behind.
+testenv_remove_small_disk() {
+    local disk
+    disk=$(cat "$TEST_DIR/small-disk" 2>/dev/null) || return 0
+    if mountpoint -q "$disk"; then as_root umount "$disk" || return 1; fi
+    if [ -d "$disk" ]; then rmdir "$disk" || return 1; fi
+    rm "$TEST_DIR/small-disk"
+}
+
 testenv_image() {
     local answer
     answer=$("$ROOT/scripts/image.sh" "$TEST_PROJECT") || return 1
@@ -53,6 +70,7 @@ testenv_end() {
     set +e
     say "==> Cleaning up"
     "$ROOT/scripts/postgres.sh" remove "$TEST_DIR/postgres"
+    testenv_remove_small_disk
     [ -z "$TEST_COUNTING" ] || kill "$TEST_COUNTING" 2>/dev/null
     if command -v incus >/dev/null; then
         "$ROOT/scripts/incus.sh" sweep "$TEST_PROJECT"

@@ -180,7 +180,7 @@ async fn after_a_restore_no_guest_is_touched_and_every_unknown_one_is_reported()
 async fn a_database_recovered_to_a_point_in_time_has_all_until_then_and_finds_what_came_later() {
     crate::support::log();
     expect_error(FOUND);
-    let cluster = Cluster::new().await;
+    let cluster = Cluster::with_archive().await;
     let db = Arc::new(TestDb::within(cluster.url.clone()).await);
     db.allow_unfinished();
     let data = tempfile::tempdir().unwrap();

@@ -1,6 +1,7 @@
 //! Databases in trouble: read-only, full, out of connections, or with a wrong clock. What can't be done is a 503, what
 //! can be read is read, nothing is lost for good, and everything recovers by itself.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -14,7 +15,7 @@ use crate::support::client::Response;
 use crate::support::relay::DatabaseRelay;
 use crate::support::writes::second;
 use crate::support::{
-    Client, PASSWORD, Pve, TestApp, TestDb, ended, eventually, expect_error, expect_outage, wait_for,
+    Client, Cluster, PASSWORD, Pve, TestApp, TestDb, ended, eventually, expect_error, expect_outage, wait_for,
 };
 
 async fn run(app: &TestApp, sql: &str) {
@@ -126,6 +127,42 @@ async fn a_full_database_disk_is_a_503_and_not_an_internal_error() {
     eventually(&app.nobody, "/health/ready", |_| true).await;
     let order = app.customer.post("/api/server/create", catalogue.container()).await.expect(200).body;
     assert_eq!(ended(&app.customer, &order["operationId"]).await["state"], "succeeded");
+}
+
+/// First its tables can't grow, then it can't even write its log and ends.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_acknowledged_survives_a_disk_that_fills_up() {
+    expect_outage();
+    let cluster = Cluster::on_small_disk().await;
+    let app = TestApp::on(TestDb::within(cluster.url.clone()).await, |_| {}).await;
+    let create = async |n: usize| app.provider.post("/api/tariffs", size(&format!("tariff {n}"))).await;
+    let names = async || {
+        let tariffs = app.provider.get("/api/tariffs").await.expect(200).body;
+        tariffs.as_array().unwrap().iter().map(|tariff| tariff["name"].to_string()).collect::<BTreeSet<_>>()
+    };
+    let mut acknowledged = BTreeSet::new();
+    cluster.fill_disk();
+    // There is room until the last page of some table is full.
+    let refused = loop {
+        match create(acknowledged.len()).await {
+            made if made.status == 201 => assert!(acknowledged.insert(made.body["name"].to_string())),
+            refused => break refused,
+        }
+        assert!(acknowledged.len() < 1000, "the disk is not full");
+    };
+    assert_unavailable(&refused);
+    assert_eq!(names().await, acknowledged);
+
+    cluster.exhaust_wal().await;
+    for answer in [create(0).await, app.provider.get("/api/tariffs").await, app.nobody.get("/health/ready").await] {
+        assert_unavailable(&answer);
+    }
+
+    cluster.free_disk();
+    cluster.start().await;
+    eventually(&app.nobody, "/health/ready", |_| true).await;
+    assert_eq!(names().await, acknowledged);
+    create(acknowledged.len()).await.expect(201);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,6 +1,8 @@
-//! A PostgreSQL cluster of a test's own that archives its WAL, recovered to a point in time.
+//! A PostgreSQL cluster of a test's own: one that archives its WAL and is recovered to a point in time, or one whose
+//! disk the test fills.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -12,7 +14,7 @@ use tokio::process::Command;
 use crate::db::run;
 use crate::{ROOT, wait_for};
 
-/// A cluster with a WAL archive. It is removed with the test.
+/// A cluster, removed with the test.
 pub struct Cluster {
     folder: TempDir,
     /// The URL of a database in it.
@@ -20,17 +22,59 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    pub async fn new() -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
+    async fn within(folder: io::Result<TempDir>) -> Self {
+        let folder = folder.expect("a folder");
         // Root's cluster belongs to another user.
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("a folder of ours");
+        let mut cluster = Self { folder, url: String::new() };
+        cluster.url = cluster.script("start").await;
+        cluster
+    }
+
+    /// On a file system of its own of some 256 MiB, in memory, that the test may fill. One test at a time.
+    pub async fn on_small_disk() -> Self {
+        let disk = std::env::var_os("INNKEEPER_TEST_SMALL_DISK")
+            .expect("INNKEEPER_TEST_SMALL_DISK is a disk that a test may fill; `make test` makes one");
+        Self::within(TempDir::new_in(disk)).await
+    }
+
+    /// Takes all the room that the disk has left.
+    pub fn fill_disk(&self) {
+        let mut ballast = File::create(self.path("ballast")).expect("a file beside the cluster");
+        for size in [1 << 20, 1 << 12] {
+            let full = loop {
+                if let Err(full) = ballast.write_all(&vec![0; size]) {
+                    break full;
+                }
+            };
+            assert_eq!(full.kind(), io::ErrorKind::StorageFull, "{full}");
+        }
+    }
+
+    /// Gives it back.
+    pub fn free_disk(&self) {
+        fs::remove_file(self.path("ballast")).expect("the disk has been filled");
+    }
+
+    /// On a full disk: fills the WAL that there is, until the server ends because it can't have more.
+    pub async fn exhaust_wal(&self) {
+        let next = "select pg_switch_wal() from pg_logical_emit_message(false, 'test', 'no segment is empty')";
+        wait_for("the end of the server", async || match PgConnection::connect(&self.url).await {
+            Err(sqlx::Error::Io(_)) => Ok(()),
+            Err(error) => Err(format!("it restarts: {error}")),
+            Ok(mut db) => Err(format!("{:?}", db.execute(next).await)),
+        })
+        .await;
+    }
+
+    /// With a WAL archive.
+    pub async fn with_archive() -> Self {
+        let cluster = Self::within(tempfile::tempdir()).await;
         for name in ["archive", "backups"] {
-            let path = folder.path().join(name);
+            let path = cluster.path(name);
             fs::create_dir(&path).expect("a new folder");
             fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).expect("a folder of ours");
         }
-        let mut cluster = Self { folder, url: String::new() };
-        cluster.url = cluster.script("start").await;
         let archive = cluster.path("archive");
         let archive = archive.display();
         for sql in [
@@ -51,7 +95,7 @@ impl Cluster {
         run(Command::new(script).arg(action).arg(self.folder.path())).await
     }
 
-    async fn start(&self) {
+    pub async fn start(&self) {
         assert_eq!(self.script("start").await, self.url, "nobody has taken its port");
     }
 
