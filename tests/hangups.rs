@@ -176,6 +176,7 @@ async fn hang_ups_leave_no_open_transaction_and_undo_nothing_that_was_confirmed(
     let mut leaving = tokio::task::JoinSet::new();
     for nth in 0..6 {
         let (requests, base, over) = (Arc::clone(&requests), base.clone(), Arc::clone(&over));
+        let patient = Client::new(&base, None);
         leaving.spawn(async move {
             let least = requests.len() * HANG_UPS_PER_ROUTE / 6;
             for (sent, request) in requests.iter().cycle().skip(nth * 17).enumerate() {
@@ -183,6 +184,8 @@ async fn hang_ups_leave_no_open_transaction_and_undo_nothing_that_was_confirmed(
                     break;
                 }
                 hang_up(&base, request).await;
+                // No faster than they are served: the one that stays would wait behind all of them.
+                patient.get("/health/live").await.expect(200);
             }
         });
     }
