@@ -111,7 +111,7 @@ settings() {
         # signing in: as a test may that has just ended. The default is a minute; a busy machine needs more than 15 s.
         echo "authentication_timeout = 30s"
         printf '%s\n' 'fsync = off' 'synchronous_commit = off' 'full_page_writes = off' \
-            'autovacuum_naptime = 10s' 'max_wal_size = 2GB' 'shared_buffers = 256MB'
+            'autovacuum_naptime = 10s' 'jit = off' 'max_wal_size = 2GB' 'shared_buffers = 256MB'
     fi
 }
 

@@ -17,7 +17,11 @@ cd "$ROOT"
 
 TARGET=${CARGO_TARGET_DIR:-$ROOT/target}
 PROFILE=default
-if [ -n "${CI:-}" ]; then PROFILE=ci; fi
+if [ -n "${CI:-}" ]; then
+    PROFILE=ci
+    # Each build there is the first.
+    export CARGO_INCREMENTAL=0
+fi
 JUNIT=$ROOT/target/nextest/$PROFILE/junit.xml
 # The benchmark program is left out: it would link the whole service once more. scripts/checks.sh runs its tests.
 WHAT=(--workspace --exclude innkeeper-bench --all-features --locked)
