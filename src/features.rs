@@ -23,7 +23,7 @@ use kernel::mail::Mails;
 use kernel::operations::Operations;
 use kernel::restores::RestoreDetection;
 use kernel::subjects::Subjects;
-use watch::alerts::Alerts;
+use watch::alerts::{AlertFigures, Alerts};
 use watch::history::History;
 use watch::monitoring::Monitoring;
 use watch::realtime::Realtime;
@@ -56,7 +56,7 @@ impl Features {
         let accounts = Accounts::new(core)?;
         let addresses = Addresses::new(core)?;
         let hosts = Hosts::new(core, &addresses, Arc::new(PinnedGuestKeys), vec![Arc::new(ImagesOnNodes)]);
-        let servers = Servers::new(&accounts, &hosts)?;
+        let servers = Servers::new(&accounts, &hosts, Arc::new(AlertFigures))?;
         let monitoring = Monitoring::new(core)?;
         let alerts = Alerts::new(core, &accounts, &addresses, &monitoring)?;
         let sweeps = Sweeps::new(&hosts, &monitoring, &alerts);
@@ -73,7 +73,7 @@ impl Features {
             Images::new(&hosts),
             Arc::clone(&hosts) as _,
             Arc::clone(&addresses) as _,
-            UnknownGuests::new(&hosts),
+            UnknownGuests::new(&servers),
             SshKeys::new(core),
             Arc::clone(&servers) as _,
             Resizes::new(&servers),

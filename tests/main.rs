@@ -7,6 +7,7 @@
 use testkit as support;
 
 mod accounts;
+mod actions;
 mod addresses;
 mod alerts;
 mod architecture;

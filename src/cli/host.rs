@@ -210,8 +210,8 @@ async fn adopt(service: &Service, wish: Adopt) -> anyhow::Result<()> {
     })?;
     let server = unknown_guests::service::adopt(&service.core, &Once::default(), host.id, wish.number, asked).await?;
     audit::account(user.account_id);
-    audit::subject(server.id);
-    println!("The guest {} is now the server {} of {}.", wish.number, server.id, user.email);
+    audit::subject(server);
+    println!("The guest {} is now the server {server} of {}.", wish.number, user.email);
     Ok(())
 }
 

@@ -3458,6 +3458,31 @@ export interface components {
          * @enum {string}
          */
         RootLogin: "password" | "key" | "none";
+        /** @description Why the caller can't do something with a server now; null: they can, as far as is known without asking its host. */
+        ServerActions: {
+            /** @description Opening its console. */
+            console?: string | null;
+            /** @description Deleting it. */
+            delete?: string | null;
+            /** @description Generating a new root password. */
+            password?: string | null;
+            /** @description Reinstalling it. */
+            reinstall?: string | null;
+            /** @description Changing its size or tariff. */
+            resize?: string | null;
+            /** @description Restarting it. */
+            restart?: string | null;
+            /** @description Rolling it back to a snapshot. */
+            rollback?: string | null;
+            /** @description Taking and deleting snapshots. */
+            snapshot?: string | null;
+            /** @description Starting it; a running server is left alone. */
+            start?: string | null;
+            /** @description Stopping it. */
+            stop?: string | null;
+            /** @description Changing its name, labels or protection. */
+            update?: string | null;
+        };
         /**
          * Format: int64
          * @description A server.
@@ -3508,6 +3533,8 @@ export interface components {
         ServerView: {
             /** @description The account that owns it. */
             accountId: components["schemas"]["AccountId"];
+            /** @description What the caller can do with it now. */
+            actions: components["schemas"]["ServerActions"];
             /**
              * Format: int32
              * @description Processor cores.
@@ -3518,6 +3545,7 @@ export interface components {
              * @description When it was ordered.
              */
             createdAt: string;
+            currentOperation?: components["schemas"]["OperationView"] | null;
             /** @description Whether deletion and reinstallation are refused. */
             deletionProtection: boolean;
             /**
@@ -3543,6 +3571,11 @@ export interface components {
             name: string;
             /** @description The host's node that it is on; null for customers. */
             node?: string | null;
+            /**
+             * Format: int64
+             * @description The number of its open alerts.
+             */
+            openAlerts: number;
             /** @description Its operating system. */
             os: components["schemas"]["ServerImage"];
             /** @description Its image. */

@@ -20,6 +20,7 @@ use super::store::{self, ConsoleConnection, RedeemedTicket};
 use crate::ids::ServerId;
 use crate::locks::CONSOLES;
 use crate::servers;
+use crate::servers::actions::{self, ServerAction};
 use crate::servers::model::{ServerRecord, ServerState};
 
 /// How long a connection counts as alive without a heartbeat: its process may have died.
@@ -51,12 +52,10 @@ pub async fn order(
 ) -> Result<ConsoleLink> {
     let core = &consoles.core;
     let server = servers::service::accessible_by_number(core, caller, number, Access::Write).await?;
-    servers::service::require_not_suspended(caller, &server)?;
+    ServerAction::Update.check(caller, &server)?;
     // Idempotency keys belong to the account: a token with fewer rights must not get the response to another one.
     let open = async {
-        if let Some(words) = unavailable_reason(server.status) {
-            return Err(Error::new(Code::Conflict, words));
-        }
+        ServerAction::OpenConsole.check(caller, &server)?;
         match consoles.hosts.driver(server.host_id).await?.capabilities().console {
             true => Ok(()),
             false => Err(Error::new(Code::Invalid, "This server's host can't open consoles.")),
@@ -82,24 +81,6 @@ pub async fn order(
         Ok(ConsoleLink { url })
     })
     .await
-}
-
-/// Why a server can't have a console now, according to its status.
-fn unavailable_reason(status: ServerState) -> Option<&'static str> {
-    match status {
-        // Whether a server that is being resized, or whose status is unknown, is running is for the host to say.
-        ServerState::Running | ServerState::Paused | ServerState::Resizing | ServerState::Unknown => None,
-        ServerState::Creating => Some("The server is still being created; its console will be available once it runs."),
-        ServerState::Stopped => Some("The server is stopped; start it to open its console."),
-        ServerState::Starting | ServerState::Restarting => {
-            Some("The server is starting; open its console in a moment.")
-        }
-        ServerState::Restoring => Some("The server is being rolled back; open its console when that is done."),
-        ServerState::Reinstalling => Some("The server is being reinstalled; open its console when that is done."),
-        ServerState::Stopping => Some("The server is being stopped."),
-        ServerState::Deleting | ServerState::Deleted => Some("The server is being deleted."),
-        ServerState::Failed => Some("This server could not be created; delete it and order another."),
-    }
 }
 
 /// Uses up a ticket and authorises its owner, with a new ticket to reconnect with.
@@ -178,7 +159,7 @@ pub(super) async fn check_access(
             Code::Conflict => CloseReason::FORBIDDEN.with_text(&e.message),
             _ => internal_error(&e),
         })?;
-    if let Err(error) = servers::service::require_not_suspended(&caller, &server) {
+    if let Err(error) = ServerAction::Update.check(&caller, &server) {
         return Err(CloseReason::FORBIDDEN.with_text(&error.message));
     }
     match server.status {
@@ -189,8 +170,8 @@ pub(super) async fn check_access(
 
 /// Asks the host to open the console.
 pub(super) async fn open(consoles: &Consoles, server: &ServerRecord) -> Result<Console, CloseReason> {
-    if let Some(words) = unavailable_reason(server.status) {
-        return Err(CloseReason::STOPPED.with_text(words));
+    if let Err(refused) = actions::require_console(server.into()) {
+        return Err(CloseReason::STOPPED.with_text(&refused.message));
     }
     let driver = consoles.hosts.driver(server.host_id).await.map_err(|e| internal_error(&e))?;
     match tokio::time::timeout(PATIENCE, driver.console(&server.guest())).await {

@@ -11,6 +11,7 @@ use sqlx::PgConnection;
 use super::model::ResizeServer;
 use super::{store, workflow};
 use crate::ids::TariffId;
+use crate::servers::actions::ServerAction;
 use crate::servers::model::{ServerRecord, ServerState};
 use crate::servers::service::{self, Accepted, StoredRequest};
 use crate::servers::size::ServerSize;
@@ -40,7 +41,7 @@ pub async fn resize(servers: &Servers, access: &ServerAccess, wish: &ResizeServe
     let turn = servers.placing.turn().await?;
     let mut tx = db::begin(&core.db).await?;
     let server = service::lock(&mut tx, access).await?;
-    service::require_guest(&server)?;
+    ServerAction::UseGuest.check(&access.caller, &server)?;
     let from = ServerSize::of(&server);
     let (to, tariff) = wanted(&mut tx, &access.caller, &server, wish).await?;
     if to.disk < from.disk {

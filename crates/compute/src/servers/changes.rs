@@ -10,24 +10,25 @@ use kernel::idempotency::{Once, OnceCheck};
 use kernel::secrets;
 use secrecy::ExposeSecret;
 
+use super::actions::ServerAction;
 use super::model::{ReinstallServer, ServerState, ServerView, UpdateServer};
 use super::service::{self, Accepted, StoredRequest};
 use super::workflows::{create, reinstall};
-use super::{ServerAccess, store};
+use super::{ServerAccess, Servers, store};
 use crate::addresses;
 use crate::addresses::model::NamedAddress;
 use crate::hosts::Hosts;
 use crate::ssh_keys;
 
 /// Renames, labels and protects a server. The host is not involved.
-pub async fn update(core: &Core, access: &ServerAccess, update: UpdateServer) -> Result<ServerView> {
-    let mut tx = db::begin(&core.db).await?;
+pub async fn update(servers: &Servers, access: &ServerAccess, update: UpdateServer) -> Result<ServerView> {
+    let mut tx = db::begin(&servers.hosts.core.db).await?;
     let server = service::lock(&mut tx, access).await?;
     store::update(&mut tx, server.id, update.name.as_deref(), update.labels.as_ref(), update.deletion_protection)
         .await?;
-    let view = service::view(&mut *tx, server.id).await?;
+    let view = service::view(servers, &access.caller, &mut tx, server.id).await?;
     tx.commit().await?;
-    Ok(service::seen_by(&access.caller, view))
+    Ok(view)
 }
 
 /// Lists a server's addresses and their reverse DNS names.
@@ -57,16 +58,13 @@ pub async fn name_address(
 
 /// Enqueues a reinstallation: the server is recreated on the same node with the same addresses.
 pub async fn reinstall(hosts: &Hosts, once: &Once, access: &ServerAccess, wish: ReinstallServer) -> Result<Accepted> {
-    let core = &hosts.core;
-    if let OnceCheck::Done(stored) = once.check(core, service::require_unprotected_on_host(hosts, access)).await? {
+    let (core, action) = (&hosts.core, ServerAction::Reinstall);
+    if let OnceCheck::Done(stored) = once.check(core, service::check_removal(hosts, access, action)).await? {
         return service::wait_for_task(core, once, stored).await;
     }
     let accepted = once.run(core, async |tx| {
         let server = service::lock(tx, access).await?;
-        service::require_unprotected(&server)?;
-        if !server.reserved {
-            service::require_guest(&server)?;
-        }
+        action.check(&access.caller, &server)?;
         let kind = store::image_kind(tx, wish.os_id).await?;
         if kind.as_deref() != Some(&*server.kind) {
             return Err(Error::field("osId", format!("No such image is available for {} servers.", server.kind)));

@@ -1,5 +1,6 @@
 //! Servers as a part of the service.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use accounts::Accounts;
@@ -26,17 +27,29 @@ pub struct Servers {
     pub(crate) accounts: Arc<Accounts>,
     pub(crate) hosts: Arc<Hosts>,
     pub(crate) placing: PlacementQueue,
+    pub(super) figures: Arc<dyn ServerFigures>,
     /// Its settings.
     pub settings: ServerSettings,
 }
 
 impl Servers {
-    /// On these hosts, of these accounts.
-    pub fn new(accounts: &Arc<Accounts>, hosts: &Arc<Hosts>) -> anyhow::Result<Arc<Self>> {
+    /// On these hosts, of these accounts, with these figures.
+    pub fn new(
+        accounts: &Arc<Accounts>,
+        hosts: &Arc<Hosts>,
+        figures: Arc<dyn ServerFigures>,
+    ) -> anyhow::Result<Arc<Self>> {
         let settings = hosts.core.config.read()?;
         let (accounts, hosts) = (Arc::clone(accounts), Arc::clone(hosts));
-        Ok(Arc::new(Self { accounts, hosts, placing: PlacementQueue::default(), settings }))
+        Ok(Arc::new(Self { accounts, hosts, placing: PlacementQueue::default(), figures, settings }))
     }
+}
+
+/// What is known of servers by those who watch them.
+#[async_trait]
+pub trait ServerFigures: std::fmt::Debug + Send + Sync {
+    /// How many open alerts these servers have; those without any may be left out.
+    async fn open_alerts(&self, db: &mut PgConnection, servers: &[ServerId]) -> sqlx::Result<HashMap<ServerId, i64>>;
 }
 
 /// Pins the host keys of guests with their servers.
@@ -60,7 +73,7 @@ impl Feature for Servers {
     }
 
     fn routes(self: Arc<Self>) -> OpenApiRouter {
-        routes::routes().with_state(Arc::clone(&self.hosts)).merge(routes::orders().with_state(self))
+        routes::routes().with_state(self)
     }
 
     fn access(&self) -> &'static [AccessRow] {

@@ -1,6 +1,7 @@
 //! Servers: what customers order, use and delete.
 
 mod access;
+pub mod actions;
 pub mod changes;
 mod feature;
 pub mod labels;
@@ -25,7 +26,7 @@ use kernel::events::Topic;
 use crate::ids::ServerId;
 
 pub use access::ServerAccess;
-pub use feature::{PinnedGuestKeys, Servers};
+pub use feature::{PinnedGuestKeys, ServerFigures, Servers};
 pub use settings::ServerSettings;
 
 /// A server's status or owner changed, or it was suspended or deleted.

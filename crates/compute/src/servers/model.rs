@@ -8,10 +8,12 @@ use garde::Validate;
 use hypervisor::{GuestKind, GuestRef};
 use kernel::http::text;
 use kernel::listing::SortOrder;
+use kernel::operations::model::OperationView;
 use kernel::stored_enum;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::actions::ServerActions;
 use super::labels::{Labels, selector};
 use crate::ids::{AccountId, HostId, ImageId, ServerId, SshKeyId, TariffId, UserId};
 
@@ -124,6 +126,12 @@ pub struct ServerView {
     pub suspended_at: Option<DateTime<Utc>>,
     /// Why it is suspended.
     pub suspend_reason: Option<String>,
+    /// The operation in progress on it, or that waits for its turn; null: there is none.
+    pub current_operation: Option<OperationView>,
+    /// What the caller can do with it now.
+    pub actions: ServerActions,
+    /// The number of its open alerts.
+    pub open_alerts: i64,
     /// Its operating system.
     pub os: ServerImage,
     /// Its tariff, in brief.

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use kernel::auth::{Access, Caller, Owner};
 use kernel::core::Core;
-use kernel::error::{Code, Error, Result};
+use kernel::error::{Error, Result};
 use sqlx::PgConnection;
 
-use super::model::{ServerRecord, ServerState};
+use super::actions::ServerAction;
+use super::model::ServerRecord;
 use super::{ServerAccess, store, subject};
 use crate::hosts::Hosts;
 use crate::ids::ServerId;
@@ -59,45 +60,15 @@ pub async fn accessible_by_number(core: &Core, caller: &Caller, number: i64, lev
 /// authorised.
 pub async fn lock(tx: &mut PgConnection, access: &ServerAccess) -> Result<ServerRecord> {
     let server = store::lock(tx, access.thing.id).await?.ok_or_else(|| Error::not_found("server"))?;
-    require_not_suspended(&access.caller, &server)?;
+    ServerAction::Update.check(&access.caller, &server)?;
     Ok(server)
 }
 
-/// Refuses changes to a suspended server by its owner, who may only view it.
-pub fn require_not_suspended(caller: &Caller, server: &ServerRecord) -> Result<()> {
-    match &server.suspend_reason {
-        Some(reason) if !caller.is_provider() => {
-            Err(Error::new(Code::Conflict, format!("This server is suspended: {reason}")))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Refuses operations that need the server's guest, if the host has none.
-pub fn require_guest(server: &ServerRecord) -> Result<()> {
-    match (server.reserved, server.status) {
-        (false, _) => Err(Error::new(Code::Conflict, "This server could not be created; delete it and order another.")),
-        (true, ServerState::Failed) => {
-            Err(Error::new(Code::Conflict, "This server could not be reinstalled; reinstall it again, or delete it."))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Refuses destructive operations on a protected server.
-pub(super) fn require_unprotected(server: &ServerRecord) -> Result<()> {
-    match server.protected {
-        true => Err(Error::new(Code::Conflict, "Deletion protection is on; switch it off first.")),
-        false => Ok(()),
-    }
-}
-
-/// The same for a guest that its host protects, if the host says so right away. Any other answer, or none, is left to
-/// the operation, which asks again before it touches anything.
-pub(super) async fn require_unprotected_on_host(hosts: &Hosts, access: &ServerAccess) -> Result<()> {
+/// Refuses to remove a guest for this if the server's condition does not allow it, or the host protects the guest and
+/// says so right away. Any other answer, or none, is left to the operation, which asks again before it touches anything.
+pub(super) async fn check_removal(hosts: &Hosts, access: &ServerAccess, action: ServerAction) -> Result<()> {
     let server = &access.thing;
-    require_not_suspended(&access.caller, server)?;
-    require_unprotected(server)?;
+    action.check(&access.caller, server)?;
     if !server.reserved {
         return Ok(());
     }

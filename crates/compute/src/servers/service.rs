@@ -13,22 +13,21 @@ use kernel::operations::model::OperationState;
 use kernel::operations::service::WaitedOperation;
 use kernel::secrets;
 use secrecy::ExposeSecret;
-use sqlx::PgExecutor;
+use sqlx::PgConnection;
 use uuid::Uuid;
 
+use super::actions::ServerAction;
 use super::labels::Selector;
 use super::model::{ListServers, ServerState, ServerView, Sort};
 pub use super::order::order;
-pub use super::rules::{
-    accessible, accessible_by_number, authorize, let_show, lock, refused, require_guest, require_not_suspended,
-};
-pub(super) use super::rules::{require_unprotected, require_unprotected_on_host, seconds};
-use super::store::{Filter, Whose};
+pub use super::rules::{accessible, accessible_by_number, authorize, let_show, lock, refused};
+pub(super) use super::rules::{check_removal, seconds};
+use super::store::{Filter, ListedServer, Whose};
 pub(super) use super::submit::enqueue_behind;
 pub use super::submit::{Accepted, StoredRequest, enqueue, submit, wait_for_task};
 use super::submit::{begin, failed, is_over};
 use super::workflows::{delete, password, power};
-use super::{ServerAccess, store, subject};
+use super::{ServerAccess, Servers, store, subject};
 use crate::hosts::Hosts;
 use crate::ids::ServerId;
 
@@ -41,11 +40,12 @@ const PENDING: &str = "pending";
 
 /// The servers that the caller may see, or those in the window, and the total number of matches.
 pub async fn list(
-    core: &Core,
+    servers: &Servers,
     caller: &Caller,
     query: &ListServers,
     window: Option<Window>,
 ) -> Result<(Vec<ServerView>, i64)> {
+    let core = &servers.hosts.core;
     let of = match query.all {
         false => Whose::Account(caller.account),
         true if caller.sees_everything() => Whose::All,
@@ -79,28 +79,36 @@ pub async fn list(
     let mut tx = db::begin_list_query(&core.db).await?;
     let rows = store::list(&mut *tx, &filter).await.map_err(list_error)?;
     let total = match rows.first() {
-        Some((_, total)) if query.after.is_none() => *total,
+        Some(row) if query.after.is_none() => row.total,
         None if query.after.is_none() && window.is_none_or(|window| window.offset == 0) => 0,
         // No row has the total: it is of those that follow, or this is past the last page.
         _ => {
             let first = Filter { after: None, window: Some(Window::first(1)), ..filter };
             let first = store::list(&mut *tx, &first).await.map_err(list_error)?;
-            first.first().map_or(0, |(_, total)| *total)
+            first.first().map_or(0, |row| row.total)
         }
     };
-    Ok((rows.into_iter().map(|(view, _)| seen_by(caller, view)).collect(), total))
+    Ok((shown(servers, caller, &mut tx, rows).await.map_err(list_error)?, total))
 }
 
-/// What of a server this caller may see: where it is, is the provider's business.
-pub fn seen_by(caller: &Caller, view: ServerView) -> ServerView {
-    match caller.sees_everything() {
-        true => view,
-        false => ServerView { host_id: None, node: None, ..view },
-    }
+/// These servers, as this caller may see them.
+async fn shown(
+    servers: &Servers,
+    caller: &Caller,
+    db: &mut PgConnection,
+    rows: Vec<ListedServer>,
+) -> sqlx::Result<Vec<ServerView>> {
+    let ids: Vec<ServerId> = rows.iter().map(|row| row.id).collect();
+    let names: Vec<String> = ids.iter().map(ToString::to_string).collect();
+    let mut operations = operations::service::current(&mut *db, caller, subject::KIND, &names).await?;
+    let alerts = servers.figures.open_alerts(db, &ids).await?;
+    let known =
+        names.iter().zip(ids).map(|(name, id)| (operations.remove(name), alerts.get(&id).copied().unwrap_or_default()));
+    Ok(rows.into_iter().zip(known).map(|(row, (operation, alerts))| row.view(caller, operation, alerts)).collect())
 }
 
-/// One server, as the API shows it to the provider.
-pub async fn view(db: impl PgExecutor<'_>, id: ServerId) -> Result<ServerView> {
+/// One server, as this caller may see it.
+pub async fn view(servers: &Servers, caller: &Caller, db: &mut PgConnection, id: ServerId) -> Result<ServerView> {
     let filter = Filter {
         id: Some(id),
         of: Whose::All,
@@ -110,8 +118,8 @@ pub async fn view(db: impl PgExecutor<'_>, id: ServerId) -> Result<ServerView> {
         query: None,
         selector: &Selector::default(),
     };
-    let mut rows = store::list(db, &filter).await?;
-    rows.pop().map(|(view, _)| view).ok_or_else(|| Error::not_found("server"))
+    let rows = store::list(&mut *db, &filter).await?;
+    shown(servers, caller, db, rows).await?.pop().ok_or_else(|| Error::not_found("server"))
 }
 
 /// Enqueues a start, stop or restart.
@@ -121,11 +129,11 @@ pub async fn power(core: &Core, once: &Once, access: &ServerAccess, power: power
 
 /// Deletes a server with everything that belongs to it. No operation if there was nothing left to do.
 pub async fn delete(hosts: &Hosts, access: &ServerAccess) -> Result<Option<Uuid>> {
-    let core = &hosts.core;
-    require_unprotected_on_host(hosts, access).await?;
+    let (core, action) = (&hosts.core, ServerAction::Delete);
+    check_removal(hosts, access, action).await?;
     let mut tx = db::begin(&core.db).await?;
     let server = lock(&mut tx, access).await?;
-    require_unprotected(&server)?;
+    action.check(&access.caller, &server)?;
     let operation = if server.reserved {
         // It gets the deadline of an undo: what the host may have begun to destroy can't be called off.
         let deadline = seconds(core.config.undo_deadline_seconds);

@@ -12,8 +12,9 @@ use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+use super::actions::ServerAction;
 use super::model::{ServerRecord, ServerState};
-use super::rules::{lock, require_guest, seconds};
+use super::rules::{lock, seconds};
 use super::{ServerAccess, store, subject};
 use crate::ids::{ServerId, UserId};
 
@@ -112,7 +113,7 @@ pub(super) async fn begin<D: operations::Data>(
 ) -> Result<StoredRequest> {
     once.run(core, async |tx| {
         let server = lock(tx, access).await?;
-        require_guest(&server)?;
+        ServerAction::UseGuest.check(&access.caller, &server)?;
         let id = enqueue(core, tx, &server, access.caller.user, kind, under_way, data).await?;
         Ok(StoredRequest::new(id, generated))
     })

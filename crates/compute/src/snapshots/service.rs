@@ -13,8 +13,9 @@ use super::model::{NewSnapshot, Rollback};
 use super::room;
 use super::workflows::{create, delete, rollback};
 use crate::hosts::Hosts;
+use crate::servers::actions::ServerAction;
 use crate::servers::model::{ServerRecord, ServerState};
-use crate::servers::service::{self, Accepted, StoredRequest, require_guest};
+use crate::servers::service::{self, Accepted, StoredRequest};
 use crate::servers::{ServerAccess, Servers};
 use crate::tariffs;
 
@@ -99,7 +100,7 @@ struct SnapshotCheck {
 pub async fn create(servers: &Servers, once: &Once, access: &ServerAccess, new: NewSnapshot) -> Result<Accepted> {
     let hosts = &servers.hosts;
     let core = &hosts.core;
-    let seen = match once.check(core, check_create(hosts, &access.thing, &new.snapname)).await? {
+    let seen = match once.check(core, check_create(hosts, access, &new.snapname)).await? {
         OnceCheck::New(seen) => seen,
         OnceCheck::Done(done) => return service::wait_for_task(core, once, done).await,
     };
@@ -126,7 +127,7 @@ async fn take<D: kernel::operations::Data>(
     let _turn = servers.placing.turn().await?;
     once.run(core, async |tx| {
         let server = service::lock(tx, access).await?;
-        require_guest(&server)?;
+        ServerAction::UseGuest.check(&access.caller, &server)?;
         room::take(tx, servers.settings.storage_margin_percent, &server, name, &seen.there, seen.gib).await?;
         let id = service::enqueue(core, tx, &server, access.caller.user, kind, under_way, data).await?;
         Ok(StoredRequest::new(id, generated))
@@ -135,9 +136,9 @@ async fn take<D: kernel::operations::Data>(
 }
 
 /// Checks whether the server can take a snapshot of this name.
-async fn check_create(hosts: &Hosts, server: &ServerRecord, name: &str) -> Result<SnapshotCheck> {
-    let core = &hosts.core;
-    require_guest(server)?;
+async fn check_create(hosts: &Hosts, access: &ServerAccess, name: &str) -> Result<SnapshotCheck> {
+    let (core, server) = (&hosts.core, &access.thing);
+    ServerAction::UseGuest.check(&access.caller, server)?;
     let limit = limit(core, server).await?;
     let there = on_host(hosts, server).await?;
     room_for(name, &there, limit)?;
@@ -151,7 +152,7 @@ pub async fn rollback(servers: &Servers, once: &Once, access: &ServerAccess, wis
     let hosts = &servers.hosts;
     let core = &hosts.core;
     let safety = wish.safety_snapshot.then(|| format!("before-{}", chrono::Utc::now().format("%Y%m%d-%H%M%S")));
-    let seen = match once.check(core, check_rollback(hosts, &access.thing, &wish.snapname, safety.as_deref())).await? {
+    let seen = match once.check(core, check_rollback(hosts, access, &wish.snapname, safety.as_deref())).await? {
         OnceCheck::New(seen) => seen,
         OnceCheck::Done(done) => return service::wait_for_task(core, once, done).await,
     };
@@ -169,12 +170,12 @@ pub async fn rollback(servers: &Servers, once: &Once, access: &ServerAccess, wis
 /// Checks whether the server can be rolled back to this snapshot, with a safety snapshot first.
 async fn check_rollback(
     hosts: &Hosts,
-    server: &ServerRecord,
+    access: &ServerAccess,
     name: &str,
     safety: Option<&str>,
 ) -> Result<SnapshotCheck> {
-    let core = &hosts.core;
-    require_guest(server)?;
+    let (core, server) = (&hosts.core, &access.thing);
+    ServerAction::UseGuest.check(&access.caller, server)?;
     let limit = limit(core, server).await?;
     let there = on_host(hosts, server).await?;
     if !there.iter().any(|s| s.name == name) {
@@ -194,7 +195,7 @@ async fn check_rollback(
 pub async fn delete(hosts: &Hosts, access: &ServerAccess, name: &str) -> Result<Accepted> {
     let core = &hosts.core;
     let server = &access.thing;
-    require_guest(server)?;
+    ServerAction::UseGuest.check(&access.caller, server)?;
     if !on_host(hosts, server).await?.iter().any(|s| s.name == name) {
         return Err(missing());
     }

@@ -7,18 +7,18 @@ use kernel::feature::Feature;
 use utoipa_axum::router::OpenApiRouter;
 
 use super::routes;
-use crate::hosts::Hosts;
+use crate::servers::Servers;
 
 /// Guests with our marker that belong to no server.
 #[derive(Debug)]
 pub struct UnknownGuests {
-    pub(super) hosts: Arc<Hosts>,
+    pub(super) servers: Arc<Servers>,
 }
 
 impl UnknownGuests {
-    /// On these hosts.
-    pub fn new(hosts: &Arc<Hosts>) -> Arc<Self> {
-        Arc::new(Self { hosts: Arc::clone(hosts) })
+    /// Of these servers' hosts.
+    pub fn new(servers: &Arc<Servers>) -> Arc<Self> {
+        Arc::new(Self { servers: Arc::clone(servers) })
     }
 }
 
@@ -28,7 +28,7 @@ impl Feature for UnknownGuests {
     }
 
     fn routes(self: Arc<Self>) -> OpenApiRouter {
-        routes::routes().with_state(Arc::clone(&self.hosts))
+        routes::routes().with_state(Arc::clone(&self.servers))
     }
 
     fn access(&self) -> &'static [AccessRow] {

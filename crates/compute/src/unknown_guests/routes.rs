@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::StatusCode;
 use kernel::auth::{AccessRow, Admission};
-use kernel::error::Result;
+use kernel::error::{Error, Result};
 use kernel::http::ErrorBody;
 use kernel::http::auth::ProviderCaller;
 use kernel::http::extract::{Json, Path};
@@ -15,11 +15,11 @@ use utoipa_axum::routes;
 
 use super::model::{AdoptGuest, UnknownGuest};
 use super::service;
-use crate::hosts::Hosts;
 use crate::ids::HostId;
 use crate::servers::model::ServerView;
+use crate::servers::{self, Servers};
 
-pub(super) fn routes() -> OpenApiRouter<Arc<Hosts>> {
+pub(super) fn routes() -> OpenApiRouter<Arc<Servers>> {
     OpenApiRouter::new().routes(routes!(list)).routes(routes!(adopt))
 }
 
@@ -37,11 +37,11 @@ pub(super) const ACCESS: &[AccessRow] = &[
     params(("id" = HostId, Path, description = "The host's id")),
     responses((status = 200, body = Vec<UnknownGuest>), (status = 403, body = ErrorBody)))]
 async fn list(
-    State(hosts): State<Arc<Hosts>>,
+    State(servers): State<Arc<Servers>>,
     _: ProviderCaller,
     Path(id): Path<HostId>,
 ) -> Result<Json<Vec<UnknownGuest>>> {
-    Ok(Json(service::of_host(&hosts.core, id).await?))
+    Ok(Json(service::of_host(&servers.hosts.core, id).await?))
 }
 
 /// Turn such a guest into a server
@@ -53,10 +53,13 @@ async fn list(
         ("number" = i64, Path, description = "The guest's number")),
     responses((status = 201, body = ServerView)))]
 async fn adopt(
-    State(hosts): State<Arc<Hosts>>,
-    _: ProviderCaller,
+    State(servers): State<Arc<Servers>>,
+    ProviderCaller(caller): ProviderCaller,
     Path((id, number)): Path<(HostId, i64)>,
     Post(once, wish): Post<AdoptGuest>,
 ) -> Result<(StatusCode, Json<ServerView>)> {
-    Ok((StatusCode::CREATED, Json(service::adopt(&hosts.core, &once, id, number, wish).await?)))
+    let core = &servers.hosts.core;
+    let server = service::adopt(core, &once, id, number, wish).await?;
+    let view = async { servers::service::view(&servers, &caller, &mut *core.db.acquire().await?, server).await };
+    Ok((StatusCode::CREATED, Json(view.await.map_err(Error::after_commit)?)))
 }

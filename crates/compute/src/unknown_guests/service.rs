@@ -15,9 +15,8 @@ use uuid::Uuid;
 use super::model::{AdoptGuest, UnknownGuest};
 use super::store;
 use crate::hosts::Hosts;
-use crate::ids::HostId;
+use crate::ids::{HostId, ServerId};
 use crate::servers;
-use crate::servers::model::ServerView;
 use crate::servers::placement;
 use crate::servers::store::{AdoptedGuest, number_holder};
 use crate::{addresses, hosts};
@@ -113,9 +112,8 @@ pub async fn of_host(core: &Core, host: HostId) -> Result<Vec<UnknownGuest>> {
 }
 
 /// Turns an unknown guest into a server, with its addresses. The guest is not touched; the next sweep shows its status.
-pub async fn adopt(core: &Core, once: &Once, host: HostId, number: i64, wish: AdoptGuest) -> Result<ServerView> {
-    let mut view = None;
-    let adopted = once.run(core, async |tx| {
+pub async fn adopt(core: &Core, once: &Once, host: HostId, number: i64, wish: AdoptGuest) -> Result<ServerId> {
+    once.run(core, async |tx| {
         if !servers::store::lock_active_account(tx, wish.account_id).await? {
             return Err(Error::field("accountId", "There is no such account, or it is suspended."));
         }
@@ -158,13 +156,7 @@ pub async fn adopt(core: &Core, once: &Once, host: HostId, number: i64, wish: Ad
             return Err(Error::new(Code::Conflict, message));
         }
         store::forget(tx, host, &[guest.uuid]).await?;
-        view = Some(servers::service::view(&mut *tx, id).await?);
         Ok(id)
-    });
-    let id = adopted.await?;
-    match view {
-        Some(view) => Ok(view),
-        // It was adopted before.
-        None => servers::service::view(&core.db, id).await,
-    }
+    })
+    .await
 }

@@ -67,14 +67,7 @@ impl Engine {
             }
             // The conflicting operation may have ended in between: then there is room.
             if let Some(BlockingOperation { id, kind, .. }) = store::blocking(tx, &new.subject).await? {
-                return Err(Error::new(
-                    Code::Locked,
-                    format!(
-                        "Another operation ({kind}) is in progress on this {}; wait for it to finish and try again.",
-                        new.subject.kind_name()
-                    ),
-                )
-                .with_details(json!({ "operationId": id })));
+                return Err(locked(&new.subject, &kind, id));
             }
         }
     }
@@ -112,6 +105,14 @@ impl Engine {
             }
         }
     }
+}
+
+/// The error for what must wait for this operation on its subject.
+pub fn locked(subject: &Subject, kind: &str, operation: Uuid) -> Error {
+    let subject = subject.kind_name();
+    let message =
+        format!("Another operation ({kind}) is in progress on this {subject}; wait for it to finish and try again.");
+    Error::new(Code::Locked, message).with_details(json!({ "operationId": operation }))
 }
 
 fn row<D: Data>(new: NewOperation<D>) -> Result<NewRow> {

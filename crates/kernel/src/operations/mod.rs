@@ -27,6 +27,6 @@ pub const OPERATION_DUE: Topic<()> = Topic::new("operation_due", |_| Some(()));
 /// What people see of an operation has changed.
 pub const OPERATION_CHANGED: Topic<Uuid> = Topic::new("operation_changed", |id| id.parse().ok());
 
-pub use engine::{Engine, Enqueued, NewOperation};
+pub use engine::{Engine, Enqueued, NewOperation, locked};
 pub use feature::Operations;
 pub use workflow::{AnyWorkflow, Context, Data, Fault, FaultKind, Outcome, Step, Workflow, WorkflowKind};

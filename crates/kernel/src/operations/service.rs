@@ -1,12 +1,13 @@
 //! Reads, waits for and retries operations.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, PgExecutor};
 use uuid::Uuid;
 
-use super::model::OperationView;
+use super::model::{OperationState, OperationView};
 use super::store;
 pub use super::store::LogLine;
 use super::{OPERATION_CHANGED, Operations};
@@ -36,6 +37,23 @@ pub async fn views(core: &Core, ids: &[Uuid]) -> Result<Vec<OperationView>> {
 /// The operation that holds a subject now, likewise.
 pub async fn active(core: &Core, subject: &Subject) -> Result<Option<OperationView>> {
     Ok(store::active(&core.db, subject).await?.map(|row| row.view(false)))
+}
+
+/// The operations that hold these subjects of one kind, by the subjects' ids; where there is none, the one that waits.
+/// The caller has access to the subjects.
+pub async fn current(
+    db: impl PgExecutor<'_>,
+    caller: &Caller,
+    kind: &str,
+    ids: &[String],
+) -> sqlx::Result<HashMap<String, OperationView>> {
+    let mut current: HashMap<String, OperationView> = HashMap::new();
+    for row in store::current(db, kind, ids).await? {
+        if row.state != OperationState::Waiting || !current.contains_key(&row.subject_id) {
+            current.insert(row.subject_id.clone(), row.view(caller.sees_everything()));
+        }
+    }
+    Ok(current)
 }
 
 /// A part of a subject's operations, newest first, and the total count.

@@ -13,15 +13,13 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::addresses::model::{NameAddress, NamedAddress};
-use crate::hosts::Hosts;
 use crate::ids::ServerId;
-use crate::servers::ServerAccess;
 use crate::servers::changes as service;
 use crate::servers::model::{ReinstallServer, ServerView, SuspendServer, UpdateServer};
-use crate::servers::suspension;
 use crate::servers::wire::{Reinstalling, Suspension};
+use crate::servers::{ServerAccess, Servers, suspension};
 
-pub(super) fn routes() -> OpenApiRouter<Arc<Hosts>> {
+pub(super) fn routes() -> OpenApiRouter<Arc<Servers>> {
     OpenApiRouter::new()
         .routes(routes!(update))
         .routes(routes!(reinstall))
@@ -36,11 +34,11 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Hosts>> {
     request_body = UpdateServer, params(("id" = ServerId, Path, description = "The server's id")),
     responses((status = 200, body = ServerView)))]
 async fn update(
-    State(hosts): State<Arc<Hosts>>,
+    State(servers): State<Arc<Servers>>,
     access: ServerAccess,
     Json(update): Json<UpdateServer>,
 ) -> Result<Json<ServerView>> {
-    Ok(Json(service::update(&hosts.core, &access, update).await?))
+    Ok(Json(service::update(&servers, &access, update).await?))
 }
 
 /// Reinstall a server from an image
@@ -52,11 +50,11 @@ async fn update(
     request_body = ReinstallServer, params(("id" = ServerId, Path, description = "The server's id")),
     responses((status = 200, body = Reinstalling)))]
 async fn reinstall(
-    State(hosts): State<Arc<Hosts>>,
+    State(servers): State<Arc<Servers>>,
     access: ServerAccess,
     Post(once, wish): Post<ReinstallServer>,
 ) -> Result<Json<Reinstalling>> {
-    Ok(Json(service::reinstall(&hosts, &once, &access, wish).await?.try_into()?))
+    Ok(Json(service::reinstall(&servers.hosts, &once, &access, wish).await?.try_into()?))
 }
 
 /// Suspend a server (provider)
@@ -66,12 +64,12 @@ async fn reinstall(
     request_body = SuspendServer, params(("id" = ServerId, Path, description = "The server's id")),
     responses((status = 200, body = Suspension)))]
 async fn suspend(
-    State(hosts): State<Arc<Hosts>>,
+    State(servers): State<Arc<Servers>>,
     _: ProviderCaller,
     access: ServerAccess,
     Post(once, wish): Post<SuspendServer>,
 ) -> Result<Json<Suspension>> {
-    let suspended = suspension::suspend(&hosts.core, &once, &access, &wish.reason).await?;
+    let suspended = suspension::suspend(&servers.hosts.core, &once, &access, &wish.reason).await?;
     Ok(Json(Suspension::new("suspend", &suspended)))
 }
 
@@ -79,20 +77,20 @@ async fn suspend(
 #[utoipa::path(post, path = "/server/{id}/unsuspend", tag = "servers", operation_id = "unsuspendServer",
     params(("id" = ServerId, Path, description = "The server's id")), responses((status = 200, body = Suspension)))]
 async fn unsuspend(
-    State(hosts): State<Arc<Hosts>>,
+    State(servers): State<Arc<Servers>>,
     _: ProviderCaller,
     access: ServerAccess,
     once: Once,
 ) -> Result<Json<Suspension>> {
-    Ok(Json(Suspension::new("unsuspend", &suspension::unsuspend(&hosts.core, &once, &access).await?)))
+    Ok(Json(Suspension::new("unsuspend", &suspension::unsuspend(&servers.hosts.core, &once, &access).await?)))
 }
 
 /// A server's addresses and their reverse DNS names
 #[utoipa::path(get, path = "/server/{id}/addresses", tag = "servers", operation_id = "listServerAddresses",
     params(("id" = ServerId, Path, description = "The server's id")),
     responses((status = 200, body = Vec<NamedAddress>)))]
-async fn addresses(State(hosts): State<Arc<Hosts>>, access: ServerAccess) -> Result<Json<Vec<NamedAddress>>> {
-    Ok(Json(service::addresses(&hosts.core, &access).await?))
+async fn addresses(State(servers): State<Arc<Servers>>, access: ServerAccess) -> Result<Json<Vec<NamedAddress>>> {
+    Ok(Json(service::addresses(&servers.hosts.core, &access).await?))
 }
 
 /// Set the reverse DNS name of one of a server's addresses
@@ -105,10 +103,10 @@ async fn addresses(State(hosts): State<Arc<Hosts>>, access: ServerAccess) -> Res
         ("address" = String, Path, description = "The address")),
     responses((status = 200, body = Vec<NamedAddress>), (status = 409, body = ErrorBody)))]
 async fn name_address(
-    State(hosts): State<Arc<Hosts>>,
+    State(servers): State<Arc<Servers>>,
     access: ServerAccess,
     Path((_id, address)): Path<(ServerId, IpAddr)>,
     Json(wish): Json<NameAddress>,
 ) -> Result<Json<Vec<NamedAddress>>> {
-    Ok(Json(service::name_address(&hosts, &access, address, wish.reverse_dns.as_deref()).await?))
+    Ok(Json(service::name_address(&servers.hosts, &access, address, wish.reverse_dns.as_deref()).await?))
 }

@@ -18,14 +18,13 @@ use kernel::operations::model::{ListOperations, OperationView};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::hosts::Hosts;
 use crate::ids::ServerId;
 use crate::servers::model::{CreateServer, ListServers, ServerView};
 use crate::servers::wire::{CreatedServer, DeletedServer, PasswordChanged, PowerAccepted};
 use crate::servers::workflows::power::PowerAction;
 use crate::servers::{ServerAccess, Servers, service, subject};
 
-pub(super) fn routes() -> OpenApiRouter<Arc<Hosts>> {
+pub(super) fn routes() -> OpenApiRouter<Arc<Servers>> {
     changes::routes()
         .routes(routes!(list))
         .routes(routes!(get, delete))
@@ -34,10 +33,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Hosts>> {
         .routes(routes!(restart))
         .routes(routes!(password))
         .routes(routes!(operations))
-}
-
-pub(super) fn orders() -> OpenApiRouter<Arc<Servers>> {
-    OpenApiRouter::new().routes(routes!(create))
+        .routes(routes!(create))
 }
 
 /// Who may call what.
@@ -65,7 +61,7 @@ pub(super) const ACCESS: &[AccessRow] = &[
 #[utoipa::path(get, path = "/server", tag = "servers", operation_id = "listServers", params(ListServers),
     responses((status = 200, body = Vec<ServerView>), (status = 403, body = ErrorBody)))]
 async fn list(
-    State(hosts): State<Arc<Hosts>>,
+    State(servers): State<Arc<Servers>>,
     MemberCaller(caller): MemberCaller,
     Query(query): Query<ListServers>,
 ) -> Result<(HeaderMap, Json<Vec<ServerView>>)> {
@@ -73,8 +69,8 @@ async fn list(
     let paged = query.all || query.page.is_some() || query.limit.is_some() || query.after.is_some();
     let page = PageQuery { page: query.page, limit: query.limit }.or_after(query.after.as_ref())?;
     let window = paged.then(|| page.window());
-    let (servers, total) = service::list(&hosts.core, &caller, &query, window).await?;
-    Ok((HeaderMap::from_iter([(TOTAL, total.into())]), Json(servers)))
+    let (listed, total) = service::list(&servers, &caller, &query, window).await?;
+    Ok((HeaderMap::from_iter([(TOTAL, total.into())]), Json(listed)))
 }
 
 /// Order a server
@@ -91,23 +87,23 @@ async fn create(
 /// One server
 #[utoipa::path(get, path = "/server/{id}", tag = "servers", operation_id = "getServer",
     params(("id" = ServerId, Path, description = "The server's id")), responses((status = 200, body = ServerView)))]
-async fn get(State(hosts): State<Arc<Hosts>>, access: ServerAccess) -> Result<Json<ServerView>> {
-    let view = service::view(&hosts.core.db, access.thing.id).await?;
-    Ok(Json(service::seen_by(&access.caller, view)))
+async fn get(State(servers): State<Arc<Servers>>, access: ServerAccess) -> Result<Json<ServerView>> {
+    let mut db = servers.hosts.core.db.acquire().await?;
+    Ok(Json(service::view(&servers, &access.caller, &mut db, access.thing.id).await?))
 }
 
 /// Start a server; a running server is left alone
 #[utoipa::path(post, path = "/server/{id}/start", tag = "servers", operation_id = "startServer",
     params(("id" = ServerId, Path, description = "The server's id")), responses((status = 200, body = PowerAccepted)))]
-async fn start(State(hosts): State<Arc<Hosts>>, access: ServerAccess, once: Once) -> Result<Json<PowerAccepted>> {
-    power(&hosts, &once, &access, PowerAction::Start).await
+async fn start(State(servers): State<Arc<Servers>>, access: ServerAccess, once: Once) -> Result<Json<PowerAccepted>> {
+    power(&servers, &once, &access, PowerAction::Start).await
 }
 
 /// Stop a server: cleanly at first, by force if it takes too long
 #[utoipa::path(post, path = "/server/{id}/stop", tag = "servers", operation_id = "stopServer",
     params(("id" = ServerId, Path, description = "The server's id")), responses((status = 200, body = PowerAccepted)))]
-async fn stop(State(hosts): State<Arc<Hosts>>, access: ServerAccess, once: Once) -> Result<Json<PowerAccepted>> {
-    power(&hosts, &once, &access, PowerAction::Stop).await
+async fn stop(State(servers): State<Arc<Servers>>, access: ServerAccess, once: Once) -> Result<Json<PowerAccepted>> {
+    power(&servers, &once, &access, PowerAction::Stop).await
 }
 
 /// Restart a server; one that is stopped is started
@@ -115,12 +111,17 @@ async fn stop(State(hosts): State<Arc<Hosts>>, access: ServerAccess, once: Once)
 /// Refused with 409 if the server could not start again because its own disk is full: it keeps running.
 #[utoipa::path(post, path = "/server/{id}/restart", tag = "servers", operation_id = "restartServer",
     params(("id" = ServerId, Path, description = "The server's id")), responses((status = 200, body = PowerAccepted)))]
-async fn restart(State(hosts): State<Arc<Hosts>>, access: ServerAccess, once: Once) -> Result<Json<PowerAccepted>> {
-    power(&hosts, &once, &access, PowerAction::Restart).await
+async fn restart(State(servers): State<Arc<Servers>>, access: ServerAccess, once: Once) -> Result<Json<PowerAccepted>> {
+    power(&servers, &once, &access, PowerAction::Restart).await
 }
 
-async fn power(hosts: &Hosts, once: &Once, access: &ServerAccess, power: PowerAction) -> Result<Json<PowerAccepted>> {
-    Ok(Json(PowerAccepted::new(power.name(), &service::power(&hosts.core, once, access, power).await?)))
+async fn power(
+    servers: &Servers,
+    once: &Once,
+    access: &ServerAccess,
+    power: PowerAction,
+) -> Result<Json<PowerAccepted>> {
+    Ok(Json(PowerAccepted::new(power.name(), &service::power(&servers.hosts.core, once, access, power).await?)))
 }
 
 /// Delete a server with its disks, snapshots and addresses
@@ -129,16 +130,20 @@ async fn power(hosts: &Hosts, once: &Once, access: &ServerAccess, power: PowerAc
 #[utoipa::path(delete, path = "/server/{id}", tag = "servers", operation_id = "deleteServer",
     params(("id" = ServerId, Path, description = "The server's id")),
     responses((status = 200, body = DeletedServer), (status = 409, body = ErrorBody)))]
-async fn delete(State(hosts): State<Arc<Hosts>>, access: ServerAccess) -> Result<Json<DeletedServer>> {
-    Ok(Json(DeletedServer::new(service::delete(&hosts, &access).await?)))
+async fn delete(State(servers): State<Arc<Servers>>, access: ServerAccess) -> Result<Json<DeletedServer>> {
+    Ok(Json(DeletedServer::new(service::delete(&servers.hosts, &access).await?)))
 }
 
 /// Generate and set a new root password; it is shown only once
 #[utoipa::path(post, path = "/server/{id}/password", tag = "servers", operation_id = "changeServerPassword",
     params(("id" = ServerId, Path, description = "The server's id")),
     responses((status = 200, body = PasswordChanged), (status = 502, body = ErrorBody)))]
-async fn password(State(hosts): State<Arc<Hosts>>, access: ServerAccess, once: Once) -> Result<Json<PasswordChanged>> {
-    Ok(Json(service::change_password(&hosts, &once, &access).await?.into()))
+async fn password(
+    State(servers): State<Arc<Servers>>,
+    access: ServerAccess,
+    once: Once,
+) -> Result<Json<PasswordChanged>> {
+    Ok(Json(service::change_password(&servers.hosts, &once, &access).await?.into()))
 }
 
 /// A server's operations, newest first
@@ -146,14 +151,19 @@ async fn password(State(hosts): State<Arc<Hosts>>, access: ServerAccess, once: O
     params(("id" = ServerId, Path, description = "The server's id"), ListOperations),
     responses((status = 200, body = Page<OperationView>)))]
 async fn operations(
-    State(hosts): State<Arc<Hosts>>,
+    State(servers): State<Arc<Servers>>,
     access: ServerAccess,
     Query(query): Query<ListOperations>,
 ) -> Result<Json<Page<OperationView>>> {
     let page = PageQuery { page: query.page, limit: query.limit }.or_after(query.after.as_ref())?;
     let about = subject::subject(access.thing.id);
-    let (data, total) =
-        kernel::operations::service::of_subject(&hosts.core, &access.caller, &about, query.after, page.window())
-            .await?;
+    let (data, total) = kernel::operations::service::of_subject(
+        &servers.hosts.core,
+        &access.caller,
+        &about,
+        query.after,
+        page.window(),
+    )
+    .await?;
     Ok(Json(Page::new(data, total, page).continued(|operation| Place { at: operation.created_at, id: operation.id })))
 }

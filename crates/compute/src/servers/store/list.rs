@@ -1,12 +1,15 @@
 //! SQL for lists of servers.
 
 use chrono::{DateTime, Utc};
+use kernel::auth::{Caller, Owner};
 use kernel::listing::{SortOrder, Window};
+use kernel::operations::model::OperationView;
 use sqlx::PgExecutor;
 use sqlx::types::Json;
 
 use super::Result;
 use crate::ids::{AccountId, HostId, ImageId, ServerId, TariffId, UserId};
+use crate::servers::actions::{ServerActions, ServerCondition};
 use crate::servers::labels::{Labels, Selector};
 use crate::servers::model::{ListServers, ServerImage, ServerState, ServerView, TariffBrief};
 
@@ -79,17 +82,17 @@ macro_rules! servers {
     };
     (@ $db:expr, $filter:expr, $join:literal, ($($condition:literal),+), $order:literal $(, $parameter:expr)*) => {
         sqlx::query_as!(
-            ServerListRow,
+            ListedServer,
             "with page as (
                  select s.id, count(*) over () as total, row_number() over (order by " + $order + ") as place
                  from servers s" + $join + "
                  where s.deleted_at is null and " $(+ $condition)+ + "
                  order by place limit $1 offset $2) "
-            + r#"select s.id as "id: ServerId", s.account_id as "account_id: AccountId", c.owner_id as "user_id: UserId",
+            + r#"select s.id as "id: ServerId", s.account_id as "account_id: AccountId", c.parent_id as "reseller_id: AccountId", c.owner_id as "user_id: UserId",
                       u.email as owner_email, s.tariff_id as "tariff_id: TariffId", s.image_id as "image_id: ImageId",
                       s.name, s.status as "status: ServerState", s.guest_number, s.host_id as "host_id: HostId", s.node,
                       s.cores, s.memory_mib, s.disk_gib, s.created_at, s.updated_at, s.labels as "labels: Json<Labels>",
-                      s.protected, s.suspended_at, s.suspend_reason,
+                      s.reserved, s.protected, s.suspended_at, s.suspend_reason,
                       i.name as image_name, i.type as image_type, t.name as tariff_name, t.price, t.currency,
                       array(select host(a.address) from addresses a where a.server_id = s.id
                             order by family(a.address), a.address) as "addresses!: Vec<String>",
@@ -111,9 +114,9 @@ macro_rules! servers {
 ///
 /// One statement per kind of query: a single one with `$1 is null or …` for everything would read every server there
 /// is, since a prepared statement's plan is made for any parameter.
-pub(in crate::servers) async fn list(db: impl PgExecutor<'_>, filter: &Filter<'_>) -> Result<Vec<(ServerView, i64)>> {
+pub(in crate::servers) async fn list(db: impl PgExecutor<'_>, filter: &Filter<'_>) -> Result<Vec<ListedServer>> {
     let only = filter.only as Option<&[i64]>;
-    let rows: Vec<ServerListRow> = match (filter.id, filter.of, filter.query) {
+    Ok(match (filter.id, filter.of, filter.query) {
         (_, Whose::Account(account), Some(query)) => {
             servers!(asked query, filter.selector, db, filter,
                 "s.account_id = $20 and ($21::bigint[] is null or s.id = any($21))", account.0, only)
@@ -141,13 +144,15 @@ pub(in crate::servers) async fn list(db: impl PgExecutor<'_>, filter: &Filter<'_
             )
         }
         (None, Whose::All, None) => servers!(db, filter, "($3::bigint[] is null or s.id = any($3))", only),
-    };
-    Ok(rows.into_iter().map(|row| (row.total, row)).map(|(total, row)| (row.into(), total)).collect())
+    })
 }
 
-struct ServerListRow {
-    id: ServerId,
+/// A server of a list.
+#[derive(Debug)]
+pub(in crate::servers) struct ListedServer {
+    pub id: ServerId,
     account_id: AccountId,
+    reseller_id: Option<AccountId>,
     user_id: UserId,
     owner_email: String,
     tariff_id: TariffId,
@@ -163,6 +168,7 @@ struct ServerListRow {
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
     labels: Json<Labels>,
+    reserved: bool,
     protected: bool,
     suspended_at: Option<DateTime<Utc>>,
     suspend_reason: Option<String>,
@@ -172,14 +178,32 @@ struct ServerListRow {
     price: i64,
     currency: String,
     addresses: Vec<String>,
-    total: i64,
+    /// How many servers meet the list's condition.
+    pub total: i64,
 }
 
-impl From<ServerListRow> for ServerView {
-    fn from(r: ServerListRow) -> Self {
+impl ListedServer {
+    /// As this caller sees it, with its operation of now and the number of its open alerts. Where it is, is the
+    /// provider's business.
+    pub(in crate::servers) fn view(
+        self,
+        caller: &Caller,
+        current_operation: Option<OperationView>,
+        open_alerts: i64,
+    ) -> ServerView {
+        let r = self;
+        let condition = ServerCondition {
+            status: r.status,
+            reserved: r.reserved,
+            protected: r.protected,
+            suspend_reason: r.suspend_reason.as_deref(),
+        };
+        let owner = Owner { account: r.account_id, reseller: r.reseller_id };
+        let actions = ServerActions::of(caller, (r.id, owner), condition, current_operation.as_ref());
+        let is_staff = caller.sees_everything();
         // Nothing answers at these addresses until the server has been created.
         let addresses = if r.status == ServerState::Creating { Vec::new() } else { r.addresses };
-        Self {
+        ServerView {
             id: r.id,
             account_id: r.account_id,
             user_id: r.user_id,
@@ -189,8 +213,8 @@ impl From<ServerListRow> for ServerView {
             name: r.name,
             status: r.status,
             proxmox_id: r.guest_number,
-            host_id: Some(r.host_id),
-            node: Some(r.node),
+            host_id: Some(r.host_id).filter(|_| is_staff),
+            node: Some(r.node).filter(|_| is_staff),
             ip_address: addresses.first().cloned(),
             ip_addresses: addresses,
             root_password: None,
@@ -203,6 +227,9 @@ impl From<ServerListRow> for ServerView {
             deletion_protection: r.protected,
             suspended_at: r.suspended_at,
             suspend_reason: r.suspend_reason,
+            current_operation,
+            actions,
+            open_alerts,
             os: ServerImage { id: r.image_id, name: r.image_name, r#type: r.image_type },
             tariff: TariffBrief { id: r.tariff_id, name: r.tariff_name, price: r.price, currency: r.currency },
         }

@@ -18,7 +18,7 @@ use crate::images::model::RootLogin;
 
 pub use found::update_statuses;
 pub(crate) use found::{pin_guest, set_size};
-pub(super) use list::{Filter, Whose, list};
+pub(super) use list::{Filter, ListedServer, Whose, list};
 pub use orders::{AdoptedGuest, adopt, lock_active_account, number_holder};
 pub(super) use orders::{
     NewServer, OrderableTariff, ServerQuota, image_kind, insert, lock_quotas, lock_suspension, offer, renumber,

@@ -139,6 +139,29 @@ pub(in crate::operations) async fn count_of_subject(db: &PgPool, subject: &Subje
     .await
 }
 
+/// The operations that hold these subjects of one kind, and those that wait for them.
+pub(in crate::operations) async fn current(
+    db: impl PgExecutor<'_>,
+    kind: &str,
+    ids: &[String],
+) -> Result<Vec<OperationRow>> {
+    // Each half has an index.
+    sqlx::query_as!(
+        OperationRow,
+        r#"select id as "id!", number as "number!", subject_kind as "subject_kind!", subject_id as "subject_id!",
+                  kind as "kind!", state as "state!: OperationState", progress as "progress!", step as "step!",
+                  error_code, error_message, error_detail, host_task, created_at as "created_at!", started_at, ended_at
+           from (select * from operations where subject_kind = $1 and subject_id = any($2)
+                 and state in ('queued', 'running', 'undoing', 'stuck')
+                 union all
+                 select * from operations where subject_kind = $1 and subject_id = any($2) and state = 'waiting') o"#,
+        kind,
+        ids
+    )
+    .fetch_all(db)
+    .await
+}
+
 /// The operation that holds a subject now.
 pub(in crate::operations) async fn active(db: &PgPool, subject: &Subject) -> Result<Option<OperationRow>> {
     sqlx::query_as!(

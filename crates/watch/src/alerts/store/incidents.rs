@@ -219,6 +219,18 @@ pub(in crate::alerts) async fn open(db: &PgPool, servers: &[i64]) -> Result<Vec<
         .collect())
 }
 
+/// How many open incidents these servers have.
+pub(in crate::alerts) async fn count_open(db: &mut PgConnection, servers: &[i64]) -> Result<Vec<(ServerId, i64)>> {
+    let rows = sqlx::query!(
+        r#"select server_id as "server!: ServerId", count(*) as "open!" from alerts
+           where server_id = any($1) and resolved_at is null group by server_id"#,
+        servers
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(rows.into_iter().map(|r| (r.server, r.open)).collect())
+}
+
 /// Deletes incidents that ended over a year ago.
 pub(in crate::alerts) async fn purge(db: &PgPool) -> Result<()> {
     sqlx::query!("delete from alerts where resolved_at < aged_to() - interval '1 year'").execute(db).await.map(drop)
