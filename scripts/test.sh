@@ -19,8 +19,8 @@ TARGET=${CARGO_TARGET_DIR:-$ROOT/target}
 PROFILE=default
 if [ -n "${CI:-}" ]; then
     PROFILE=ci
-    # Each build there is the first.
-    export CARGO_INCREMENTAL=0
+    # Each build there is the first, and no debugger reads it: failed assertions say where they are by themselves.
+    export CARGO_INCREMENTAL=0 CARGO_PROFILE_DEV_DEBUG=0
 fi
 JUNIT=$ROOT/target/nextest/$PROFILE/junit.xml
 # The benchmark program is left out: it would link the whole service once more. scripts/checks.sh runs its tests.
