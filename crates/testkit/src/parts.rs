@@ -20,11 +20,13 @@ macro_rules! for_each_part {
     ($walk:path) => {
         $crate::for_each_part! { $walk:
             accounts "/api/auth/";
+            browser_logins "/api/auth/browser/";
             addresses "/api/address-pools";
             alerts "/api/alert";
             server_alert_rules "/api/server/{id}/alert-rules";
             tariff_alert_rules "/api/tariffs/{id}/alert-rules";
             hosts "/api/hosts";
+            one_host "/api/hosts/{id}";
             images "/api/images";
             operations "/api/operations";
             orders "/api/server/create";
