@@ -23,7 +23,8 @@ use kernel::mail::Mails;
 use kernel::operations::Operations;
 use kernel::restores::RestoreDetection;
 use kernel::subjects::Subjects;
-use watch::alerts::{AlertFigures, Alerts};
+use watch::alerts::Alerts;
+use watch::figures::WatchedFigures;
 use watch::history::History;
 use watch::monitoring::Monitoring;
 use watch::realtime::Realtime;
@@ -56,7 +57,7 @@ impl Features {
         let accounts = Accounts::new(core)?;
         let addresses = Addresses::new(core)?;
         let hosts = Hosts::new(core, &addresses, Arc::new(PinnedGuestKeys), vec![Arc::new(ImagesOnNodes)]);
-        let servers = Servers::new(&accounts, &hosts, Arc::new(AlertFigures))?;
+        let servers = Servers::new(&accounts, &hosts, Arc::new(WatchedFigures))?;
         let monitoring = Monitoring::new(core)?;
         let alerts = Alerts::new(core, &accounts, &addresses, &monitoring)?;
         let sweeps = Sweeps::new(&hosts, &monitoring, &alerts);

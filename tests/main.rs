@@ -44,6 +44,7 @@ mod meters;
 mod migrations;
 mod monitoring;
 mod openapi;
+mod operations;
 mod orders;
 mod outage;
 mod owners;

@@ -4,6 +4,7 @@ use hypervisor::{GuestKind, GuestRef, StopMode};
 use serde_json::{Value, json};
 use watch::monitoring::MonitoringSettings;
 
+use crate::live;
 use crate::support::child::Service;
 use crate::support::lab::finish;
 use crate::support::{Lab, Live, TestApp, ended, eventually, wait_for, wait_for_sql};
@@ -173,4 +174,57 @@ async fn traffic_is_metered_even_when_alerts_can_t_be_evaluated() {
     watch::sweep::sweep_now(&app.service.features.sweeps).await.unwrap();
     let metered: i64 = sqlx::query_scalar("select count(*) from traffic").fetch_one(&app.db.pool).await.unwrap();
     assert_eq!(metered, 3);
+}
+
+/// A sample of a running server from so many seconds ago.
+async fn sampled(app: &TestApp, server: i64, seconds: i32, cpu: f64) {
+    sqlx::query(
+        "insert into samples (server_id, taken_at, power, uptime_s, cpu, memory_used, memory_max, disk_used, disk_max,
+                              net_in, net_out, net_in_rate, net_out_rate)
+         values ($1, now() - make_interval(secs => $2), 'running', 60, $3, 512, 1024, 1, 10, 5, 6, 2.5, null)",
+    )
+    .bind(server)
+    .bind(f64::from(seconds))
+    .bind(cpu)
+    .execute(&app.db.pool)
+    .await
+    .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_list_shows_the_figures_of_each_server_and_their_last_hour() {
+    let app = TestApp::new().await;
+    let email = "customer@example.com";
+    let (busy, off, new) =
+        (live::server(&app, email).await, live::server(&app, email).await, live::server(&app, email).await);
+    for (seconds, cpu) in [(0, 0.5), (1800, 0.125), (3300, 0.9)] {
+        sampled(&app, busy, seconds, cpu).await;
+    }
+    sampled(&app, off, 10, 0.7).await;
+    sqlx::query("update servers set status = 'stopped' where id = $1").bind(off).execute(&app.db.pool).await.unwrap();
+
+    let plain = app.customer.get("/api/server").await.expect(200).body;
+    assert_eq!(plain[0].get("stats"), None);
+    app.customer.get("/api/server?include=everything").await.expect(422);
+    let list = app.customer.get("/api/server?include=stats").await.expect(200).body;
+    let of = |id: i64| list.as_array().unwrap().iter().find(|s| s["id"] == id).unwrap()["stats"].clone();
+    let stats = of(busy);
+    let own = app.customer.get(&format!("/api/server/{busy}/status")).await.expect(200).body["stats"]["data"].clone();
+    for field in ["cpu", "memory", "disk", "uptime", "sampledAt"] {
+        assert_eq!(stats[field], own[field], "{field}");
+    }
+    assert_eq!(stats["network"], json!({ "in": 2.5, "out": null }));
+    let line: Vec<Option<f64>> = serde_json::from_value(stats["sparkline"]["cpu"].clone()).unwrap();
+    assert_eq!(line.len(), 20);
+    // Each is in the step of its age or, if that has just begun, the next older one.
+    assert!(line[18..].contains(&Some(0.5)), "{line:?}");
+    assert!(line[8..11].contains(&Some(0.125)) && line[..2].contains(&Some(0.9)), "{line:?}");
+    assert_eq!(line.iter().flatten().count(), 3, "no sample is no usage: {line:?}");
+    let memory: Vec<Option<f64>> = serde_json::from_value(stats["sparkline"]["memory"].clone()).unwrap();
+    assert_eq!(memory.iter().flatten().collect::<Vec<_>>(), [&512.0; 3]);
+    let stopped = of(off);
+    assert_eq!((&stopped["cpu"], &stopped["network"]), (&json!(0.0), &json!({ "in": 0.0, "out": 0.0 })));
+    let unknown = of(new);
+    assert_eq!((&unknown["cpu"], &unknown["sampledAt"], &unknown["age"]), (&Value::Null, &Value::Null, &Value::Null));
+    assert_eq!(unknown["sparkline"]["cpu"], json!(vec![Value::Null; 20]));
 }

@@ -102,7 +102,7 @@ async fn endpoints(house: &House, report: &mut Report) -> anyhow::Result<()> {
         "provider: /api/hosts",
         "provider: /api/address-pools",
         "provider: /api/address-pools/1/addresses?limit=100",
-        "provider: /api/operations",
+        "provider: /api/operations?state=stuck",
         "provider: /api/audit",
     ] {
         let requests: Vec<(String, String)> = match path.strip_prefix("provider: ") {

@@ -817,10 +817,10 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Stuck operations, oldest first (provider)
-         * @description Paged; the `X-Total-Count` header has the total count.
+         * Operations, newest first: on what the account owns; for staff, everybody's
+         * @description `total` counts up to 10,000, and pages end there: filter the list to get further, or continue it with `after`.
          */
-        get: operations["listStuckOperations"];
+        get: operations["listOperations"];
         put?: never;
         post?: never;
         delete?: never;
@@ -2576,6 +2576,19 @@ export interface components {
             /** @description Its name. */
             snapname: string;
         };
+        /** @description Network traffic, in bytes per second. */
+        NetworkRates: {
+            /**
+             * Format: double
+             * @description Bytes received per second.
+             */
+            in?: number | null;
+            /**
+             * Format: double
+             * @description Bytes sent per second.
+             */
+            out?: number | null;
+        };
         /** @description Network bytes since the guest's last start. */
         NetworkUsage: {
             /**
@@ -3508,6 +3521,40 @@ export interface components {
          * @enum {string}
          */
         ServerState: "creating" | "running" | "stopped" | "paused" | "starting" | "stopping" | "restarting" | "resizing" | "restoring" | "reinstalling" | "deleting" | "deleted" | "unknown" | "failed";
+        /**
+         * @description A server's latest figures. Values that the host does not report are null, as is everything of a running server before
+         *     its first sample; a stopped server uses nothing.
+         */
+        ServerStats: {
+            /**
+             * Format: int64
+             * @description Age of the sample in seconds; null before the first sweep.
+             */
+            age?: number | null;
+            /**
+             * Format: double
+             * @description CPU usage as a fraction of its cores, 0 to 1.
+             */
+            cpu?: number | null;
+            /** @description Root disk usage. */
+            disk: components["schemas"]["ResourceUsage"];
+            /** @description Memory usage. */
+            memory: components["schemas"]["ResourceUsage"];
+            /** @description Network traffic now. */
+            network: components["schemas"]["NetworkRates"];
+            /**
+             * Format: date-time
+             * @description When the sample was taken; null before the first sweep.
+             */
+            sampledAt?: string | null;
+            /** @description The last hour. */
+            sparkline: components["schemas"]["Sparkline"];
+            /**
+             * Format: int64
+             * @description Seconds since its last start.
+             */
+            uptime?: number | null;
+        };
         /** @description A server's status and metrics. */
         ServerStatus: {
             /** @description The server. */
@@ -3589,6 +3636,7 @@ export interface components {
             proxmoxId: number;
             /** @description Always null: the password is shown only once, when it is generated. */
             rootPassword?: string | null;
+            stats?: components["schemas"]["ServerStats"] | null;
             /** @description Its status. */
             status: components["schemas"]["ServerState"];
             /** @description Why it is suspended. */
@@ -3745,6 +3793,13 @@ export interface components {
          * @enum {string}
          */
         SortOrder: "asc" | "desc";
+        /** @description The last hour in steps of three minutes, oldest first; null where there was no sample. */
+        Sparkline: {
+            /** @description Mean CPU usage as a fraction of its cores. */
+            cpu: (number | null)[];
+            /** @description Mean memory in use, in bytes. */
+            memory: (number | null)[];
+        };
         /** @description A public key of an account. */
         SshKey: {
             /**
@@ -6740,13 +6795,29 @@ export interface operations {
             503: components["responses"]["Unavailable"];
         };
     };
-    listStuckOperations: {
+    listOperations: {
         parameters: {
             query?: {
-                /** @description Page number, starting at 1. */
+                /** @description Page number, from 1. */
                 page?: number;
-                /** @description Rows per page: 20 by default, at most 100. */
+                /** @description Operations per page: 20 by default, at most 100. */
                 limit?: number;
+                /** @description `next` of the response before: continues the list there, past the last page, too. Not together with `page`. */
+                after?: string;
+                /** @description Only those in this state. */
+                state?: components["schemas"]["OperationState"];
+                /** @description Only those that do this: `create`, `start`, …. */
+                kind?: string;
+                /** @description Only those on this subject, such as `server:12`. */
+                subject?: string;
+                /** @description Staff: only those in this lane, such as a host's: `host:3`. */
+                lane?: string;
+                /** @description Staff: only those on what this account owns. */
+                accountId?: components["schemas"]["AccountId"];
+                /** @description Only those that were requested at this time or later. */
+                from?: string;
+                /** @description Only those that were requested before this time. */
+                to?: string;
             };
             header?: never;
             path?: never;
@@ -6760,7 +6831,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["OperationView"][];
+                    "application/json": components["schemas"]["Page_OperationView"];
                 };
             };
             400: components["responses"]["BadRequest"];
@@ -6950,6 +7021,8 @@ export interface operations {
                  * @example env=production,!old
                  */
                 labels?: string;
+                /** @description `stats`: each server with its latest figures. */
+                include?: "stats";
             };
             header?: never;
             path?: never;

@@ -33,7 +33,7 @@ export function askSessions() {
 export function askStuckOperations(wanted: () => boolean) {
   return createQuery(() => ({
     queryKey: ['operations', 'stuck'],
-    queryFn: () => dataOf(api.GET('/api/operations', { params: { query: { limit: 20 } } })),
+    queryFn: () => dataOf(api.GET('/api/operations', { params: { query: { state: 'stuck', limit: 20 } } })),
     enabled: wanted(),
     refetchInterval: 60_000,
   }));

@@ -1,6 +1,5 @@
 //! Servers as a part of the service.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use accounts::Accounts;
@@ -15,6 +14,7 @@ use sqlx::{PgConnection, PgPool};
 use utoipa_axum::router::OpenApiRouter;
 use uuid::Uuid;
 
+use super::figures::ServerFigures;
 use super::placement::PlacementQueue;
 use super::settings::ServerSettings;
 use super::{SERVER_CHANGED, routes, service, store, subject, suspension, workflows};
@@ -43,13 +43,6 @@ impl Servers {
         let (accounts, hosts) = (Arc::clone(accounts), Arc::clone(hosts));
         Ok(Arc::new(Self { accounts, hosts, placing: PlacementQueue::default(), figures, settings }))
     }
-}
-
-/// What is known of servers by those who watch them.
-#[async_trait]
-pub trait ServerFigures: std::fmt::Debug + Send + Sync {
-    /// How many open alerts these servers have; those without any may be left out.
-    async fn open_alerts(&self, db: &mut PgConnection, servers: &[ServerId]) -> sqlx::Result<HashMap<ServerId, i64>>;
 }
 
 /// Pins the host keys of guests with their servers.

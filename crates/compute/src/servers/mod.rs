@@ -4,6 +4,7 @@ mod access;
 pub mod actions;
 pub mod changes;
 mod feature;
+pub mod figures;
 pub mod labels;
 pub mod mail;
 pub mod model;
@@ -26,7 +27,8 @@ use kernel::events::Topic;
 use crate::ids::ServerId;
 
 pub use access::ServerAccess;
-pub use feature::{PinnedGuestKeys, ServerFigures, Servers};
+pub use feature::{PinnedGuestKeys, Servers};
+pub use figures::ServerFigures;
 pub use settings::ServerSettings;
 
 /// A server's status or owner changed, or it was suspended or deleted.

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::actions::ServerActions;
+use super::figures::ServerStats;
 use super::labels::{Labels, selector};
 use crate::ids::{AccountId, HostId, ImageId, ServerId, SshKeyId, TariffId, UserId};
 
@@ -132,6 +133,9 @@ pub struct ServerView {
     pub actions: ServerActions,
     /// The number of its open alerts.
     pub open_alerts: i64,
+    /// Its latest figures, in lists that include them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stats: Option<ServerStats>,
     /// Its operating system.
     pub os: ServerImage,
     /// Its tariff, in brief.
@@ -342,6 +346,18 @@ pub struct ListServers {
     #[garde(inner(length(chars, max = 1000), custom(selector)))]
     #[param(example = "env=production,!old")]
     pub labels: Option<String>,
+    /// `stats`: each server with its latest figures.
+    #[garde(skip)]
+    #[param(inline)]
+    pub include: Option<Include>,
+}
+
+/// What lists of servers show only if asked to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Include {
+    /// The latest figures.
+    Stats,
 }
 
 impl ListServers {
@@ -351,6 +367,7 @@ impl ListServers {
             all: _,
             page: _,
             limit: _,
+            include: _,
             after,
             sort,
             order,

@@ -1,5 +1,6 @@
 //! Business logic for servers: access, orders, and operations on them.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use kernel::auth::Caller;
@@ -18,7 +19,7 @@ use uuid::Uuid;
 
 use super::actions::ServerAction;
 use super::labels::Selector;
-use super::model::{ListServers, ServerState, ServerView, Sort};
+use super::model::{Include, ListServers, ServerState, ServerView, Sort};
 pub use super::order::order;
 pub use super::rules::{accessible, accessible_by_number, authorize, let_show, lock, refused};
 pub(super) use super::rules::{check_removal, seconds};
@@ -88,7 +89,7 @@ pub async fn list(
             first.first().map_or(0, |row| row.total)
         }
     };
-    Ok((shown(servers, caller, &mut tx, rows).await.map_err(list_error)?, total))
+    Ok((shown(servers, caller, &mut tx, rows, query.include).await.map_err(list_error)?, total))
 }
 
 /// These servers, as this caller may see them.
@@ -97,14 +98,21 @@ async fn shown(
     caller: &Caller,
     db: &mut PgConnection,
     rows: Vec<ListedServer>,
+    include: Option<Include>,
 ) -> sqlx::Result<Vec<ServerView>> {
     let ids: Vec<ServerId> = rows.iter().map(|row| row.id).collect();
     let names: Vec<String> = ids.iter().map(ToString::to_string).collect();
     let mut operations = operations::service::current(&mut *db, caller, subject::KIND, &names).await?;
     let alerts = servers.figures.open_alerts(db, &ids).await?;
-    let known =
-        names.iter().zip(ids).map(|(name, id)| (operations.remove(name), alerts.get(&id).copied().unwrap_or_default()));
-    Ok(rows.into_iter().zip(known).map(|(row, (operation, alerts))| row.view(caller, operation, alerts)).collect())
+    let mut stats = match include {
+        Some(Include::Stats) => servers.figures.stats(db, &ids).await?,
+        None => HashMap::new(),
+    };
+    let view = |row: ListedServer| {
+        let (id, operation) = (row.id, operations.remove(&row.id.to_string()));
+        row.view(caller, operation, alerts.get(&id).copied().unwrap_or_default(), stats.remove(&id))
+    };
+    Ok(rows.into_iter().map(view).collect())
 }
 
 /// One server, as this caller may see it.
@@ -119,7 +127,7 @@ pub async fn view(servers: &Servers, caller: &Caller, db: &mut PgConnection, id:
         selector: &Selector::default(),
     };
     let rows = store::list(&mut *db, &filter).await?;
-    shown(servers, caller, db, rows).await?.pop().ok_or_else(|| Error::not_found("server"))
+    shown(servers, caller, db, rows, None).await?.pop().ok_or_else(|| Error::not_found("server"))
 }
 
 /// Enqueues a start, stop or restart.

@@ -155,6 +155,8 @@ pub async fn adopt(core: &Core, once: &Once, host: HostId, number: i64, wish: Ad
             );
             return Err(Error::new(Code::Conflict, message));
         }
+        // It may have been another account's before it was deleted.
+        operations::service::hand_over(tx, &servers::subject::subject(id), wish.account_id).await?;
         store::forget(tx, host, &[guest.uuid]).await?;
         Ok(id)
     })

@@ -1,6 +1,6 @@
 //! Request and response types for the audit log.
 
-use chrono::{DateTime, Datelike, Utc};
+use chrono::{DateTime, Utc};
 use garde::Validate;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -115,19 +115,11 @@ pub struct ListEntries {
     #[garde(inner(length(chars, max = 200), custom(text::plain)))]
     pub code: Option<String>,
     /// Only actions that began at this time or later.
-    #[garde(inner(custom(instant)))]
+    #[garde(inner(custom(text::instant)))]
     pub from: Option<DateTime<Utc>>,
     /// Only actions that began before this time.
-    #[garde(inner(custom(instant)))]
+    #[garde(inner(custom(text::instant)))]
     pub to: Option<DateTime<Utc>>,
-}
-
-/// Rejects times that the database can't store.
-fn instant(at: &DateTime<Utc>, (): &()) -> garde::Result {
-    match (0..=9999).contains(&at.year()) {
-        true => Ok(()),
-        false => Err(garde::Error::new("must be in the years 0 to 9999")),
-    }
 }
 
 /// The refused writes of an hour. The first of them are entries in the audit log, the others are only counted.

@@ -83,15 +83,20 @@ impl Scopes {
         }
     }
 
-    /// The ids of the only subjects of a kind that they cover, or none if they cover all of the account's.
-    pub fn only(&self, kind: &str) -> Option<Vec<&str>> {
+    /// The only subjects that they cover, or none if they cover all of the account's.
+    pub fn subjects(&self) -> Option<Vec<&Subject>> {
         match self {
             Self::Only(scopes) if !self.allow(Access::Read) => {
-                let subjects = scopes.iter().filter_map(|s| s.subject.as_ref());
-                Some(subjects.filter(|s| s.kind == kind).map(|s| s.id.as_str()).collect())
+                Some(scopes.iter().filter_map(|s| s.subject.as_ref()).collect())
             }
             _ => None,
         }
+    }
+
+    /// The ids of the only subjects of a kind that they cover, or none if they cover all of the account's.
+    pub fn only(&self, kind: &str) -> Option<Vec<&str>> {
+        let subjects = self.subjects()?.into_iter();
+        Some(subjects.filter(|s| s.kind == kind).map(|s| s.id.as_str()).collect())
     }
 }
 

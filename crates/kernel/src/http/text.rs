@@ -1,5 +1,6 @@
 //! Validators for text from users, for garde's `custom`, and deserializers for lines.
 
+use chrono::{DateTime, Datelike, Utc};
 use hypervisor::ssh::BadKey;
 use serde::{Deserialize, Deserializer};
 
@@ -86,6 +87,14 @@ pub fn time_zone(text: &str, (): &()) -> garde::Result {
     match text.parse::<chrono_tz::Tz>() {
         Ok(_) => Ok(()),
         Err(_) => Err(garde::Error::new("must be an IANA time zone name such as Europe/Berlin or UTC")),
+    }
+}
+
+/// A time that the database can store.
+pub fn instant(at: &DateTime<Utc>, (): &()) -> garde::Result {
+    match (0..=9999).contains(&at.year()) {
+        true => Ok(()),
+        false => Err(garde::Error::new("must be in the years 0 to 9999")),
     }
 }
 

@@ -5,11 +5,32 @@ use garde::Validate;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::http::text;
+use crate::ids::AccountId;
 use crate::listing::Place;
 use crate::stored_enum;
 use crate::subjects::Subject;
 
 /// Selects a part of a subject's operations.
+#[derive(Debug, Default, Deserialize, Validate, utoipa::IntoParams)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct ListSubjectOperations {
+    /// Page number, from 1.
+    #[garde(range(min = 1, max = 1_000_000))]
+    #[param(minimum = 1, maximum = 1_000_000)]
+    pub page: Option<i64>,
+    /// Operations per page: 20 by default, at most 100.
+    #[garde(range(min = 1, max = 100))]
+    #[param(minimum = 1, maximum = 100)]
+    pub limit: Option<i64>,
+    /// `next` of the response before: continues the list there, past the last page, too. Not together with `page`.
+    #[garde(skip)]
+    #[param(value_type = Option<String>)]
+    pub after: Option<Place<Uuid>>,
+}
+
+/// Selects operations.
 #[derive(Debug, Default, Deserialize, Validate, utoipa::IntoParams)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -26,6 +47,28 @@ pub struct ListOperations {
     #[garde(skip)]
     #[param(value_type = Option<String>)]
     pub after: Option<Place<Uuid>>,
+    /// Only those in this state.
+    #[garde(skip)]
+    #[param(inline)]
+    pub state: Option<OperationState>,
+    /// Only those that do this: `create`, `start`, ….
+    #[garde(inner(length(chars, max = 100), custom(text::plain)))]
+    pub kind: Option<String>,
+    /// Only those on this subject, such as `server:12`.
+    #[garde(inner(length(chars, max = 300), custom(text::plain)))]
+    pub subject: Option<String>,
+    /// Staff: only those in this lane, such as a host's: `host:3`.
+    #[garde(inner(length(chars, max = 300), custom(text::plain)))]
+    pub lane: Option<String>,
+    /// Staff: only those on what this account owns.
+    #[garde(skip)]
+    pub account_id: Option<AccountId>,
+    /// Only those that were requested at this time or later.
+    #[garde(inner(custom(text::instant)))]
+    pub from: Option<DateTime<Utc>>,
+    /// Only those that were requested before this time.
+    #[garde(inner(custom(text::instant)))]
+    pub to: Option<DateTime<Utc>>,
 }
 
 /// State of an operation.

@@ -3,27 +3,27 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::HeaderMap;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::Operations;
-use super::model::OperationView;
+use super::model::{ListOperations, OperationView};
 use super::service::{self, LogLine};
 use super::store::OperationRow;
 use crate::auth::{AccessRow, Admission};
 use crate::error::Result;
 use crate::http::ErrorBody;
-use crate::http::auth::ProviderCaller;
+use crate::http::auth::{MemberCaller, ProviderCaller};
 use crate::http::extract::{Json, Path, Query};
 use crate::http::owned::Owned;
-use crate::http::page::{PageQuery, TOTAL};
+use crate::http::page::{Page, PageQuery};
 use crate::idempotency::Once;
+use crate::listing::Place;
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Operations>> {
     OpenApiRouter::new()
-        .routes(routes!(stuck))
+        .routes(routes!(list))
         .routes(routes!(get))
         .routes(routes!(log))
         .routes(routes!(retry))
@@ -32,25 +32,26 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Operations>> {
 
 /// Who may call what.
 pub(super) const ACCESS: &[AccessRow] = &[
-    ("GET", "/api/operations", Admission::Provider),
+    ("GET", "/api/operations", Admission::Member),
     ("GET", "/api/operations/{id}", Admission::Owned),
     ("GET", "/api/operations/{id}/log", Admission::Provider),
     ("POST", "/api/operations/{id}/retry", Admission::Provider),
     ("POST", "/api/operations/{id}/abandon", Admission::Provider),
 ];
 
-/// Stuck operations, oldest first (provider)
+/// Operations, newest first: on what the account owns; for staff, everybody's
 ///
-/// Paged; the `X-Total-Count` header has the total count.
-#[utoipa::path(get, path = "/operations", tag = "operations", operation_id = "listStuckOperations", params(PageQuery),
-    responses((status = 200, body = Vec<OperationView>), (status = 403, body = ErrorBody)))]
-async fn stuck(
+/// `total` counts up to 10,000, and pages end there: filter the list to get further, or continue it with `after`.
+#[utoipa::path(get, path = "/operations", tag = "operations", operation_id = "listOperations", params(ListOperations),
+    responses((status = 200, body = Page<OperationView>), (status = 403, body = ErrorBody)))]
+async fn list(
     State(operations): State<Arc<Operations>>,
-    _: ProviderCaller,
-    Query(page): Query<PageQuery>,
-) -> Result<(HeaderMap, Json<Vec<OperationView>>)> {
-    let (operations, total) = service::stuck(&operations.core, page.window()).await?;
-    Ok((HeaderMap::from_iter([(TOTAL, total.into())]), Json(operations)))
+    MemberCaller(caller): MemberCaller,
+    Query(query): Query<ListOperations>,
+) -> Result<Json<Page<OperationView>>> {
+    let page = PageQuery { page: query.page, limit: query.limit }.or_after(query.after.as_ref())?;
+    let (data, total) = service::list(&operations.core, &caller, &query, page.window()).await?;
+    Ok(Json(Page::new(data, total, page).continued(|operation| Place { at: operation.created_at, id: operation.id })))
 }
 
 /// State of an operation

@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, PgExecutor};
 use uuid::Uuid;
 
-use super::model::{OperationState, OperationView};
+use super::model::{ListOperations, OperationState, OperationView};
 use super::store;
 pub use super::store::LogLine;
 use super::{OPERATION_CHANGED, Operations};
@@ -16,8 +16,9 @@ use crate::core::Core;
 use crate::db;
 use crate::error::{Code, Error, Result};
 use crate::idempotency::Once;
+use crate::ids::AccountId;
 use crate::keyring::SealCounts;
-use crate::listing::{Place, Window};
+use crate::listing::{Place, Window, list_error};
 use crate::secrets::SealedBy;
 use crate::subjects::Subject;
 
@@ -69,6 +70,30 @@ pub async fn of_subject(
     let rows = store::of_subject(&core.db, subject, after, window).await?;
     let total = store::count_of_subject(&core.db, subject).await?;
     Ok((rows.into_iter().map(|row| row.view(caller.sees_everything())).collect(), total))
+}
+
+/// The operations that the caller may see, newest first, or those in the window, and the total number of matches.
+pub async fn list(
+    core: &Core,
+    caller: &Caller,
+    query: &ListOperations,
+    window: Window,
+) -> Result<(Vec<OperationView>, i64)> {
+    if (query.lane.is_some() || query.account_id.is_some()) && !caller.sees_everything() {
+        return Err(Error::new(Code::Forbidden, "Only the provider can filter by lane and account."));
+    }
+    window.check()?;
+    let _turn = core.turns.take(caller.account).await?;
+    let only: Option<Vec<String>> =
+        caller.scopes.subjects().map(|subjects| subjects.iter().map(ToString::to_string).collect());
+    let whose = caller.only_account();
+    let (rows, total) = store::list(&core.db, whose, only.as_deref(), query, window).await.map_err(list_error)?;
+    Ok((rows.into_iter().map(|row| row.view(caller.sees_everything())).collect(), total))
+}
+
+/// Gives a subject's operations to the account that owns it now.
+pub async fn hand_over(tx: &mut PgConnection, subject: &Subject, to: AccountId) -> Result<()> {
+    Ok(store::hand_over(tx, subject, to).await?)
 }
 
 /// The last thousand lines of an operation's log, for the provider.

@@ -22,7 +22,8 @@ pub(super) use held::{abandon, mark_all_stuck};
 pub(super) use lanes::{add_lane, lane_checked, remove_lane, set_lane};
 pub use views::LogLine;
 pub(super) use views::{
-    OperationRow, active, by_ids, count_of_subject, count_stuck, current, get, log_lines, of_subject, stuck,
+    OperationRow, active, by_ids, count_of_subject, count_stuck, current, get, hand_over, list, log_lines, of_subject,
+    stuck,
 };
 
 type Result<T> = sqlx::Result<T>;

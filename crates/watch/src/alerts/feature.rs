@@ -1,23 +1,19 @@
 //! Alerts as a feature of the service.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use accounts::Accounts;
 use async_trait::async_trait;
 use compute::addresses::Addresses;
-use compute::servers::ServerFigures;
 use kernel::auth::AccessRow;
 use kernel::core::Core;
 use kernel::error::Result;
 use kernel::feature::{BackgroundTask, Feature};
 use kernel::settings::{self, Variables};
-use sqlx::PgConnection;
 use utoipa_axum::router::OpenApiRouter;
 
 use super::settings::AlertSettings;
-use super::{routes, service, store};
-use crate::ids::ServerId;
+use super::{routes, service};
 use crate::monitoring::Monitoring;
 
 /// Judges sweeps and sends notifications.
@@ -45,18 +41,6 @@ impl Alerts {
             monitoring: Arc::clone(monitoring),
             settings: core.config.read()?,
         }))
-    }
-}
-
-/// What alerts know of servers.
-#[derive(Debug)]
-pub struct AlertFigures;
-
-#[async_trait]
-impl ServerFigures for AlertFigures {
-    async fn open_alerts(&self, db: &mut PgConnection, servers: &[ServerId]) -> sqlx::Result<HashMap<ServerId, i64>> {
-        let ids: Vec<i64> = servers.iter().map(|id| id.0).collect();
-        Ok(store::count_open(db, &ids).await?.into_iter().collect())
     }
 }
 

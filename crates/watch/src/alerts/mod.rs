@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use tokio::time::MissedTickBehavior;
 
-pub use feature::{AlertFigures, Alerts};
+pub use feature::Alerts;
 pub use settings::AlertSettings;
 
 /// How often to check for pending notifications.

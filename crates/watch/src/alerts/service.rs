@@ -65,6 +65,12 @@ pub async fn open(core: &Core, servers: &[ServerId]) -> Result<HashMap<ServerId,
     Ok(open)
 }
 
+/// How many open alerts these servers have; those without any are left out.
+pub async fn count_open(db: &mut PgConnection, servers: &[ServerId]) -> sqlx::Result<HashMap<ServerId, i64>> {
+    let ids: Vec<i64> = servers.iter().map(|id| id.0).collect();
+    Ok(store::count_open(db, &ids).await?.into_iter().collect())
+}
+
 /// Scope of a set of rules.
 #[derive(Debug, Clone, Copy)]
 pub enum RuleQuery {

@@ -1,6 +1,7 @@
 //! A server's stats, as the API and the sockets show them.
 
 use chrono::{DateTime, Utc};
+pub use compute::servers::figures::ResourceUsage;
 use serde::Serialize;
 
 /// The stats of a server. Values that the host does not report are null, as is everything of a running server before
@@ -30,17 +31,6 @@ pub struct StatsData {
     pub sampled_at: Option<DateTime<Utc>>,
     /// Age of the sample in seconds; null before the first sweep.
     pub age: Option<i64>,
-}
-
-/// Usage of a resource.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, utoipa::ToSchema)]
-pub struct ResourceUsage {
-    /// Bytes in use; null if unknown, as for disks of Proxmox VE virtual machines.
-    pub used: Option<i64>,
-    /// Total bytes.
-    pub max: i64,
-    /// Usage in percent.
-    pub usage: Option<f64>,
 }
 
 /// Network bytes since the guest's last start.

@@ -1,14 +1,17 @@
 //! Turns stored samples into stats.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use chrono::Utc;
+use compute::servers::figures::{NetworkRates, SPARKLINE_STEP, SPARKLINE_STEPS, ServerStats, Sparkline};
 use kernel::core::Core;
 use kernel::error::{Error, Result};
+use sqlx::PgConnection;
 
 use super::charts::{self, Charts};
 use super::model::{ChartPoint, FleetHost, FleetServer, NetworkUsage, ResourceUsage, StatsData};
-use super::store::{self, PointRow, ServerRow};
+use super::store::{self, PointRow, SampleRow, ServerRow};
 use crate::ids::{HostId, ServerId};
 
 /// The stats of a server.
@@ -33,16 +36,41 @@ pub async fn stats_of(
     Ok(rows.iter().map(|row| (row.id, stats_from(row, charts.of(row.id)))).collect())
 }
 
+/// These servers' latest figures with their last hour, in two queries.
+pub async fn brief(db: &mut PgConnection, servers: &[ServerId]) -> sqlx::Result<HashMap<ServerId, ServerStats>> {
+    let rows = store::servers(&mut *db, None, servers).await?;
+    let empty = || Sparkline { cpu: vec![None; SPARKLINE_STEPS], memory: vec![None; SPARKLINE_STEPS] };
+    let mut lines: HashMap<ServerId, Sparkline> = rows.iter().map(|row| (row.id, empty())).collect();
+    for step in store::steps(db, servers, SPARKLINE_STEP).await? {
+        let place = usize::try_from(step.ago).ok().and_then(|ago| (SPARKLINE_STEPS - 1).checked_sub(ago));
+        if let (Some(place), Some(line)) = (place, lines.get_mut(&step.server_id)) {
+            line.cpu[place] = step.cpu.map(|cpu| round(cpu, 4));
+            line.memory[place] = step.memory.map(f64::round);
+        }
+    }
+    Ok(rows
+        .iter()
+        .map(|row| {
+            let StatsData { cpu, memory, disk, uptime, sampled_at, age, .. } = stats_from(row, &[]);
+            let live = row.sample.as_ref().filter(|_| !is_idle(row));
+            let rate = |of: fn(&SampleRow) -> Option<f64>| match live {
+                Some(sample) => of(sample).map(|rate| round(rate, 2)),
+                None => is_idle(row).then_some(0.0),
+            };
+            let network = NetworkRates { received: rate(|s| s.net_in_rate), sent: rate(|s| s.net_out_rate) };
+            let sparkline = lines.remove(&row.id).unwrap_or_else(empty);
+            (row.id, ServerStats { cpu, memory, disk, network, uptime, sampled_at, age, sparkline })
+        })
+        .collect())
+}
+
 /// All enabled hosts and all servers, as of their last sweeps.
 pub async fn fleet(core: &Core) -> Result<(Vec<FleetHost>, Vec<FleetServer>)> {
     Ok(tokio::try_join!(store::fleet_hosts(&core.db), store::fleet_servers(&core.db))?)
 }
 
 fn stats_from<'a>(server: &ServerRow, points: impl IntoIterator<Item = &'a PointRow>) -> StatsData {
-    let sample = server.sample.as_ref();
-    // A stopped server uses nothing, whatever its last sample, perhaps an older one, says.
-    let off = matches!(server.status.as_str(), "creating" | "stopped" | "deleted" | "failed");
-    let idle = off || sample.is_some_and(|s| s.power == "stopped");
+    let (sample, idle) = (server.sample.as_ref(), is_idle(server));
     let live = sample.filter(|_| !idle);
     // Nothing is known of a running server before its first sample.
     let nothing = idle.then_some(0);
@@ -70,6 +98,12 @@ fn stats_from<'a>(server: &ServerRow, points: impl IntoIterator<Item = &'a Point
         // Clocks of different processes differ a little.
         age: sample.map(|s| (Utc::now() - s.taken_at).num_seconds().max(0)),
     }
+}
+
+/// Whether it is stopped. Then it uses nothing, whatever its last sample, perhaps an older one, says.
+fn is_idle(server: &ServerRow) -> bool {
+    let off = matches!(server.status.as_str(), "creating" | "stopped" | "deleted" | "failed");
+    off || server.sample.as_ref().is_some_and(|sample| sample.power == "stopped")
 }
 
 fn gauge(used: Option<i64>, max: i64) -> ResourceUsage {
@@ -118,7 +152,6 @@ fn round(value: f64, digits: i32) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::store::SampleRow;
     use super::super::wire::Stats;
     use super::*;
     use chrono::TimeDelta;
@@ -140,6 +173,8 @@ mod tests {
             disk_max: Some(21_474_836_480),
             net_in: Some(104_857_600),
             net_out: Some(52_428_800),
+            net_in_rate: None,
+            net_out_rate: None,
         }
     }
 

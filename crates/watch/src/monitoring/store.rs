@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use chrono::{DateTime, Utc};
 use monitor::Sample;
-use sqlx::{PgConnection, PgPool};
+use sqlx::{PgConnection, PgExecutor, PgPool};
 use uuid::Uuid;
 
 use super::charts::STEP;
@@ -37,16 +37,23 @@ pub(super) struct SampleRow {
     pub disk_max: Option<i64>,
     pub net_in: Option<i64>,
     pub net_out: Option<i64>,
+    pub net_in_rate: Option<f64>,
+    pub net_out_rate: Option<f64>,
 }
 
 /// These servers with their latest samples; only those on `host` if given.
-pub(super) async fn servers(db: &PgPool, host: Option<HostId>, servers: &[ServerId]) -> Result<Vec<ServerRow>> {
+pub(super) async fn servers(
+    db: impl PgExecutor<'_>,
+    host: Option<HostId>,
+    servers: &[ServerId],
+) -> Result<Vec<ServerRow>> {
     let ids: Vec<i64> = servers.iter().map(|s| s.0).collect();
     let rows = sqlx::query!(
         r#"select s.id as "id: ServerId", s.guest_number, s.status, s.memory_mib, s.disk_gib,
                   l.taken_at as "taken_at?", l.power as "power?", l.reason as "reason?", l.uptime_s as "uptime_s?",
                   l.cpu as "cpu?", l.memory_used as "memory_used?", l.memory_max as "memory_max?",
-                  l.disk_used as "disk_used?", l.disk_max as "disk_max?", l.net_in as "net_in?", l.net_out as "net_out?"
+                  l.disk_used as "disk_used?", l.disk_max as "disk_max?", l.net_in as "net_in?", l.net_out as "net_out?",
+                  l.net_in_rate as "net_in_rate?", l.net_out_rate as "net_out_rate?"
            from servers s
            left join lateral (select * from samples where server_id = s.id order by taken_at desc limit 1) l on true
            where s.id = any($1) and ($2::bigint is null or s.host_id = $2)"#,
@@ -75,6 +82,8 @@ pub(super) async fn servers(db: &PgPool, host: Option<HostId>, servers: &[Server
                 disk_max: r.disk_max,
                 net_in: r.net_in,
                 net_out: r.net_out,
+                net_in_rate: r.net_in_rate,
+                net_out_rate: r.net_out_rate,
             }),
         })
         .collect())
@@ -124,6 +133,33 @@ pub(super) async fn points(db: &PgPool, servers: &[ServerId]) -> Result<Vec<Poin
            order by server_id, div(extract(epoch from taken_at), $2::bigint), taken_at desc"#,
         &ids,
         STEP
+    )
+    .fetch_all(db)
+    .await
+}
+
+/// Means of a server's samples in one step.
+#[derive(Debug)]
+pub(super) struct StepRow {
+    pub server_id: ServerId,
+    /// How many steps ago, by the database's clock.
+    pub ago: i64,
+    pub cpu: Option<f64>,
+    pub memory: Option<f64>,
+}
+
+/// Samples of the last hour and of these servers, by steps of so many seconds. Steps begin at fixed times.
+pub(super) async fn steps(db: &mut PgConnection, servers: &[ServerId], seconds: i64) -> Result<Vec<StepRow>> {
+    let ids: Vec<i64> = servers.iter().map(|s| s.0).collect();
+    sqlx::query_as!(
+        StepRow,
+        r#"select server_id as "server_id: ServerId",
+                  (div(extract(epoch from now()), $2::bigint) - div(extract(epoch from taken_at), $2::bigint))::bigint
+                      as "ago!",
+                  avg(cpu) as cpu, avg(memory_used)::double precision as memory
+           from samples where server_id = any($1) and taken_at > now() - interval '1 hour' group by 1, 2"#,
+        &ids,
+        seconds
     )
     .fetch_all(db)
     .await

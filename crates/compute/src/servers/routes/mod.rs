@@ -14,7 +14,7 @@ use kernel::http::extract::{Json, Query};
 use kernel::http::page::{Page, PageQuery, TOTAL};
 use kernel::idempotency::{Once, Post};
 use kernel::listing::Place;
-use kernel::operations::model::{ListOperations, OperationView};
+use kernel::operations::model::{ListSubjectOperations, OperationView};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -148,12 +148,12 @@ async fn password(
 
 /// A server's operations, newest first
 #[utoipa::path(get, path = "/server/{id}/operations", tag = "servers", operation_id = "listServerOperations",
-    params(("id" = ServerId, Path, description = "The server's id"), ListOperations),
+    params(("id" = ServerId, Path, description = "The server's id"), ListSubjectOperations),
     responses((status = 200, body = Page<OperationView>)))]
 async fn operations(
     State(servers): State<Arc<Servers>>,
     access: ServerAccess,
-    Query(query): Query<ListOperations>,
+    Query(query): Query<ListSubjectOperations>,
 ) -> Result<Json<Page<OperationView>>> {
     let page = PageQuery { page: query.page, limit: query.limit }.or_after(query.after.as_ref())?;
     let about = subject::subject(access.thing.id);

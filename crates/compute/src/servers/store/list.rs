@@ -10,6 +10,7 @@ use sqlx::types::Json;
 use super::Result;
 use crate::ids::{AccountId, HostId, ImageId, ServerId, TariffId, UserId};
 use crate::servers::actions::{ServerActions, ServerCondition};
+use crate::servers::figures::ServerStats;
 use crate::servers::labels::{Labels, Selector};
 use crate::servers::model::{ListServers, ServerImage, ServerState, ServerView, TariffBrief};
 
@@ -183,13 +184,14 @@ pub(in crate::servers) struct ListedServer {
 }
 
 impl ListedServer {
-    /// As this caller sees it, with its operation of now and the number of its open alerts. Where it is, is the
-    /// provider's business.
+    /// As this caller sees it, with its operation of now, the number of its open alerts and, if asked for, its figures.
+    /// Where it is, is the provider's business.
     pub(in crate::servers) fn view(
         self,
         caller: &Caller,
         current_operation: Option<OperationView>,
         open_alerts: i64,
+        stats: Option<ServerStats>,
     ) -> ServerView {
         let r = self;
         let condition = ServerCondition {
@@ -230,6 +232,7 @@ impl ListedServer {
             current_operation,
             actions,
             open_alerts,
+            stats,
             os: ServerImage { id: r.image_id, name: r.image_name, r#type: r.image_type },
             tariff: TariffBrief { id: r.tariff_id, name: r.tariff_name, price: r.price, currency: r.currency },
         }

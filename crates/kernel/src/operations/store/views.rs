@@ -2,15 +2,16 @@
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use sqlx::{PgExecutor, PgPool};
+use sqlx::{PgConnection, PgExecutor, PgPool};
 use uuid::Uuid;
 
-use super::Result;
+use super::{Result, text};
 use crate::core::Core;
 use crate::error;
 use crate::http::owned::{Ownable, Ownership};
+use crate::ids::AccountId;
 use crate::listing::{COUNTED, Place, Window};
-use crate::operations::model::{OperationError, OperationState, OperationView};
+use crate::operations::model::{ListOperations, OperationError, OperationState, OperationView};
 use crate::subjects::{CONTRACT_KIND, Subject};
 
 /// A row as the API needs it.
@@ -137,6 +138,68 @@ pub(in crate::operations) async fn count_of_subject(db: &PgPool, subject: &Subje
     )
     .fetch_one(db)
     .await
+}
+
+/// A part of the operations, newest first, and how many there are: of what an account owns, or everybody's, and on
+/// these subjects only if there are any.
+pub(in crate::operations) async fn list(
+    db: &PgPool,
+    account: Option<AccountId>,
+    only: Option<&[String]>,
+    query: &ListOperations,
+    window: Window,
+) -> Result<(Vec<OperationRow>, i64)> {
+    let mut tx = crate::db::begin_list_query(db).await?;
+    macro_rules! operations {
+        ($run:ident, $query:ident, ($($of:tt)*), $what:literal, $rest:literal $(, $more:expr)*) => {
+            sqlx::$query!(
+                $($of)*
+                "select " + $what + r#" from operations
+                 where ($1::bigint is null or account_id = $1)
+                   and ($2::text[] is null or subject_kind || ':' || subject_id = any($2))
+                   and ($3::text is null or state = $3) and ($4::text is null or kind = $4)
+                   and ($5::text is null or (subject_kind = split_part($5, ':', 1)
+                                             and subject_id = substr($5, strpos($5, ':') + 1)))
+                   and ($6::text is null or lane = $6) and ($7::bigint is null or account_id = $7)
+                   and ($8::timestamptz is null or created_at >= $8)
+                   and ($9::timestamptz is null or created_at < $9)"# + $rest,
+                account.map(|id| id.0), only as _, query.state.map(|state| text(&state)), query.kind, query.subject,
+                query.lane, query.account_id.map(|id| id.0), query.from, query.to
+                $(, $more)*
+            )
+            .$run(&mut *tx)
+            .await?
+        };
+    }
+    let rows = operations!(
+        fetch_all,
+        query_as,
+        (OperationRow,),
+        r#"id, number, subject_kind, subject_id, kind, state as "state: OperationState", progress, step,
+           error_code, error_message, error_detail, host_task, created_at, started_at, ended_at"#,
+        " and ($12::timestamptz is null or (created_at, id) < ($12, $13))
+          order by created_at desc, id desc limit $10 offset $11",
+        window.limit,
+        window.offset,
+        query.after.map(|place| place.at),
+        query.after.map(|place| place.id)
+    );
+    let total =
+        operations!(fetch_one, query_scalar, (), r#"count(*) as "n!" from (select 1"#, " limit $10) counted", COUNTED);
+    Ok((rows, total))
+}
+
+/// Gives a subject's operations to an account.
+pub(in crate::operations) async fn hand_over(tx: &mut PgConnection, subject: &Subject, to: AccountId) -> Result<()> {
+    sqlx::query!(
+        "update operations set account_id = $3 where subject_kind = $1 and subject_id = $2",
+        subject.kind,
+        subject.id,
+        to.0
+    )
+    .execute(tx)
+    .await
+    .map(drop)
 }
 
 /// The operations that hold these subjects of one kind, and those that wait for them.
