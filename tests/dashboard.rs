@@ -5,7 +5,7 @@ use reqwest::Method;
 use serde_json::json;
 
 use crate::support::relay::{Port, Relay};
-use crate::support::{Browser, Client, PASSWORD, TestApp};
+use crate::support::{Browser, Client, PASSWORD, Pve, TestApp, ended, eventually};
 
 /// What Chromium sends when it opens a page.
 const A_PAGE: &str = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
@@ -136,12 +136,12 @@ async fn the_page_is_limited_by_address_but_neither_audited_nor_in_the_document(
     assert!(paths.keys().all(|path| path != "/" && !path.starts_with("/assets") && !path.contains("{*")));
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_customer_signs_in_in_the_browser_and_stays_signed_in() {
+/// A service at an address that browsers reach, and one of them in which a customer has signed in at `/servers`.
+async fn signed_in_browser() -> (TestApp, Relay, Browser) {
     let port = Port::new();
     let origin = format!("http://127.0.0.1:{}", port.number());
     let app = TestApp::with(|c| c.of::<AccountSettings>().public_url.clone_from(&origin)).await;
-    let _relay = Relay::tcp(&port, app.base.trim_start_matches("http://").to_owned()).await;
+    let relay = Relay::tcp(&port, app.base.trim_start_matches("http://").to_owned()).await;
     let mut browser = Browser::new();
     browser.open(&format!("{origin}/servers")).await;
     for (name, text) in [("email", "customer@example.com"), ("password", PASSWORD)] {
@@ -150,13 +150,59 @@ async fn a_customer_signs_in_in_the_browser_and_stays_signed_in() {
     }
     browser.shot("dashboard-login").await;
     browser.tell(json!({ "do": "press", "key": "Enter" })).await;
-    browser.tell(json!({ "do": "find", "text": "No servers yet" })).await;
-    browser.shot("dashboard-servers").await;
-    browser.tell(json!({ "do": "reload" })).await;
-    browser.tell(json!({ "do": "find", "text": "No servers yet" })).await;
-    // Without a login the first request is refused, which Chromium reports; anything else is a problem.
+    find(&mut browser, "No servers yet").await;
+    (app, relay, browser)
+}
+
+async fn find(browser: &mut Browser, text: &str) {
+    browser.tell(json!({ "do": "find", "text": text })).await;
+}
+
+/// Without a login the first request is refused, which Chromium reports; anything else is a problem.
+async fn expect_no_problem(browser: &mut Browser) {
     let problems = browser.tell(json!({ "do": "problems" })).await;
     let others: Vec<_> =
         problems.as_array().unwrap().iter().filter(|said| !said.as_str().unwrap().contains("status of 401")).collect();
     assert!(others.is_empty(), "{others:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_customer_signs_in_in_the_browser_and_stays_signed_in() {
+    let (_app, _relay, mut browser) = signed_in_browser().await;
+    browser.shot("dashboard-servers").await;
+    browser.tell(json!({ "do": "reload" })).await;
+    find(&mut browser, "No servers yet").await;
+    expect_no_problem(&mut browser).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_customer_stops_starts_and_deletes_a_server_in_the_browser() {
+    let (app, _relay, mut browser) = signed_in_browser().await;
+    let pve = Pve::new(&app.db).await;
+    let catalogue = pve.register(&app.provider).await;
+    let mut order = catalogue.container();
+    order["name"] = json!("shop");
+    let made = app.customer.post("/api/server/create", order).await.expect(200).body;
+    assert_eq!(ended(&app.customer, &made["operationId"]).await["state"], "succeeded");
+    let path = format!("/api/server/{}", made["id"]);
+    browser.tell(json!({ "do": "reload" })).await;
+    let mut click = async |on: &str| browser.tell(json!({ "do": "click", "on": on })).await;
+    click("role=link[name='shop']").await;
+    click("role=button[name='Stop']").await;
+    click("dialog >> role=button[name='Stop']").await;
+    click("role=button[name='Start']").await;
+    eventually(&app.customer, &path, |server| server["status"] == "running").await;
+    click("role=button[name='Restart']").await;
+    click("dialog >> role=button[name='Cancel']").await;
+    browser.shot("dashboard-server").await;
+    // Later its page may ask for what is gone.
+    expect_no_problem(&mut browser).await;
+    let mut click = async |on: &str| browser.tell(json!({ "do": "click", "on": on })).await;
+    click("role=button[name='Delete']").await;
+    click("dialog >> input").await;
+    browser.tell(json!({ "do": "type", "text": "shop" })).await;
+    browser.shot("dashboard-delete").await;
+    browser.tell(json!({ "do": "click", "on": "dialog >> role=button[name='Delete the server']" })).await;
+    find(&mut browser, "No servers yet").await;
+    app.customer.get(&path).await.expect(404);
 }

@@ -22,7 +22,7 @@ function row(id: number, name: string, more: Partial<ServerRow> = {}): ServerRow
 
 const filters = (query: string) => readFilters(new URLSearchParams(query));
 const ids = (rows: readonly ServerRow[]) => rows.map(({ id }) => id);
-const figures = (cpu: number) => ({ cpu, memory: 0, disk: 0, seenAt: 0 });
+const figures = (cpu: number) => ({ cpu, memory: 0, disk: 0, memoryUsed: 0, diskUsed: 0, uptime: 0, seenAt: 0 });
 
 describe('the list of servers', () => {
   it('reads its filters from the address, whatever is there', () => {

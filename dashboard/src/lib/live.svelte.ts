@@ -148,7 +148,8 @@ class Live {
     const updates = this.#updates;
     this.#updates = new Map();
     queries.setQueriesData<ServerList>({ queryKey: [SERVERS] }, (list) => {
-      if (!list?.rows.some(({ id }) => updates.has(id))) return list;
+      // Other answers about servers are kept under the same name.
+      if (!list?.rows?.some(({ id }) => updates.has(id))) return list;
       const rows = list.rows.map((row) => {
         const update = updates.get(row.id);
         return update ? updated(row, update) : row;

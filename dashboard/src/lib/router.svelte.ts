@@ -70,6 +70,11 @@ class Router {
     return this.#url.searchParams;
   }
 
+  /** A part of the path, from 0: of `/servers/12`, 1 is `12`. */
+  segment(index: number): string {
+    return decode(split(this.path)[index] ?? '');
+  }
+
   /** The address without its origin, to come back to. */
   get here(): string {
     return this.#url.pathname + this.#url.search;

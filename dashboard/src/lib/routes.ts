@@ -6,6 +6,7 @@ export const routes: readonly Route[] = [
   { path: '/register', load: () => import('../pages/Register.svelte'), open: true },
   { path: '/', load: () => import('../pages/Overview.svelte') },
   { path: '/servers', load: () => import('../pages/Servers.svelte') },
+  { path: '/servers/:id', load: () => import('../pages/Server.svelte') },
   { path: '/profile', load: () => import('../pages/Profile.svelte') },
 ];
 

@@ -1,6 +1,7 @@
 // Servers as the app shows them: what the API lists, with what the live view adds.
 import type { components, operations } from '../api/schema';
 import { dataOf } from '../api/client';
+import { m } from '../i18n/texts/messages';
 import { api } from './app.svelte';
 import { isServerStatus } from './states';
 
@@ -13,6 +14,11 @@ export interface Figures {
   cpu: number | null;
   memory: number | null;
   disk: number | null;
+  /** Bytes in use. */
+  memoryUsed: number | null;
+  diskUsed: number | null;
+  /** Seconds since the last start. */
+  uptime: number | null;
   /** When the host was looked at, by `performance.now`. */
   seenAt: number;
 }
@@ -45,11 +51,25 @@ export async function fetchServers(query: ServerQuery): Promise<ServerList> {
   const answer = api.GET('/api/server', { params: { query } });
   const servers = await dataOf(answer);
   const total = Number((await answer).response.headers.get('X-Total-Count') ?? servers.length);
-  const rows = servers.map((server): ServerRow => {
-    const known = rowsById.get(server.id);
-    return remember({ ...server, figures: known?.figures ?? null, operation: known?.operation ?? null });
-  });
-  return { rows, total };
+  return { rows: servers.map(rowOf), total };
+}
+
+/** One server, as a list of one, which the live view keeps up to date like others. */
+export async function fetchServer(id: number): Promise<ServerList> {
+  const server = await dataOf(api.GET('/api/server/{id}', { params: { path: { id } } }));
+  return { rows: [rowOf(server)], total: 1 };
+}
+
+function rowOf(server: Server): ServerRow {
+  const figures = server.stats ? figuresOf(server.stats) : (rowsById.get(server.id)?.figures ?? null);
+  return remember({ ...server, figures, operation: server.currentOperation ?? null });
+}
+
+/** What the row's server refuses: the reason, or null. The operation in progress is newer than the row's reasons. */
+export function refusal(row: ServerRow, action: keyof Server['actions']): string | null {
+  const free = action === 'update' || action === 'console';
+  if (row.operation && !free) return row.actions[action] ?? m.error_locked();
+  return row.actions[action] ?? null;
 }
 
 /** The row with what the live view says; the same row if that changes nothing in it. */
@@ -71,12 +91,15 @@ export function hasEnded({ state }: Operation): boolean {
   return state === 'succeeded' || state === 'failed';
 }
 
-function figuresOf(stats: StatsData): Figures | null {
+function figuresOf(stats: Pick<StatsData, 'age' | 'cpu' | 'memory' | 'disk' | 'uptime'>): Figures | null {
   if (stats.age === null || stats.age === undefined) return null;
   return {
     cpu: stats.cpu ?? null,
     memory: share(stats.memory.usage),
     disk: share(stats.disk.usage),
+    memoryUsed: stats.memory.used ?? null,
+    diskUsed: stats.disk.used ?? null,
+    uptime: stats.uptime ?? null,
     seenAt: performance.now() - stats.age * 1000,
   };
 }
