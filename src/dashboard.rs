@@ -4,8 +4,8 @@
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, Method, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
-use kernel::error::Error;
 use kernel::feature::Feature;
+use kernel::http::embedded;
 use rust_embed::{Embed, RustEmbed};
 
 /// The built files. Debug builds read the folder, so that the app can be changed without recompiling.
@@ -39,7 +39,7 @@ impl Feature for Dashboard {
         match request.uri.path() {
             "/licences.txt" => file("licences.txt", "no-cache"),
             // One that is missing is of another version: a tab that was left open finds out by the 404.
-            path if path.starts_with("/assets/") => file(&path[1..], "public, max-age=31536000, immutable"),
+            path if path.starts_with("/assets/") => file(&path[1..], embedded::FOR_EVER),
             path if is_others(path) || !accepts_html(&request.headers) => None,
             _ => Some(index(&request.headers)),
         }
@@ -65,9 +65,7 @@ fn listed<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item =
 
 fn index(headers: &HeaderMap) -> Response {
     let Some(file) = <DashboardFiles as Embed>::get("index.html") else {
-        tracing::error!("this program was built without the dashboard: run `make web`, then build again");
-        let error = Error::internal(anyhow::anyhow!("dashboard/dist was empty when this program was built"));
-        return error.into_response();
+        return embedded::missing("dashboard/dist");
     };
     let hash = file.metadata.sha256_hash();
     let tag = hash[..16].iter().fold("\"".to_owned(), |tag, byte| format!("{tag}{byte:02x}")) + "\"";
@@ -86,14 +84,5 @@ fn index(headers: &HeaderMap) -> Response {
 }
 
 fn file(path: &str, caching: &str) -> Option<Response> {
-    let kind = match path.rsplit_once('.')?.1 {
-        "js" => "text/javascript; charset=utf-8",
-        "css" => "text/css; charset=utf-8",
-        "svg" => "image/svg+xml",
-        "txt" => "text/plain; charset=utf-8",
-        _ => return None,
-    };
-    let file = <DashboardFiles as Embed>::get(path)?;
-    let headers = [(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, caching)];
-    Some((headers, file.data.into_owned()).into_response())
+    embedded::file(path, <DashboardFiles as Embed>::get(path).map(|file| file.data), caching)
 }

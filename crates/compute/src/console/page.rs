@@ -3,7 +3,7 @@
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
-use kernel::error::{Code, Error};
+use kernel::http::embedded;
 use rust_embed::{Embed, RustEmbed};
 
 /// The built files. Debug builds read the folder, so that the page can be changed without recompiling.
@@ -18,9 +18,7 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'u
 
 pub(super) fn index() -> Response {
     let Some(file) = <PageAssets as Embed>::get("index.html") else {
-        tracing::error!("this program was built without the console page: run `make web`, then build again");
-        let error = Error::internal(anyhow::anyhow!("web/console/dist was empty when this program was built"));
-        return error.into_response();
+        return embedded::missing("web/console/dist");
     };
     let mut response = Html(file.data.into_owned()).into_response();
     let headers = response.headers_mut();
@@ -31,14 +29,6 @@ pub(super) fn index() -> Response {
 
 /// A script or style. Its name changes with its contents.
 pub(super) fn asset(path: &str) -> Response {
-    let kind = match path.rsplit_once('.') {
-        Some((_, "js")) => "text/javascript; charset=utf-8",
-        Some((_, "css")) => "text/css; charset=utf-8",
-        Some((_, "svg")) => "image/svg+xml",
-        Some((_, "txt")) => "text/plain; charset=utf-8",
-        _ => return Error::new(Code::NotFound, "There is nothing at this address.").into_response(),
-    };
-    let Some(file) = <PageAssets as Embed>::get(path) else { return StatusCode::NOT_FOUND.into_response() };
-    let headers = [(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, "public, max-age=31536000, immutable")];
-    (headers, file.data.into_owned()).into_response()
+    let data = <PageAssets as Embed>::get(path).map(|file| file.data);
+    embedded::file(path, data, embedded::FOR_EVER).unwrap_or_else(|| StatusCode::NOT_FOUND.into_response())
 }

@@ -3,6 +3,7 @@
 pub mod auth;
 mod carry;
 mod client;
+pub mod embedded;
 mod error;
 pub mod extract;
 mod health;
