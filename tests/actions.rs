@@ -97,7 +97,6 @@ async fn the_reason_against_an_action_is_what_its_route_answers() {
                 .fetch_one(&app.db.pool)
                 .await
                 .unwrap();
-                run(&app, &format!("update servers set {set} where id = {id}")).await;
                 let (what, client, pool) =
                     (format!("{condition}, busy: {busy}, {who}"), client.clone(), app.db.pool.clone());
                 let image = catalogue.lxc.0;

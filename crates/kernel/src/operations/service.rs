@@ -57,7 +57,7 @@ pub async fn current(
     Ok(current)
 }
 
-/// A part of a subject's operations, newest first, and the total count.
+/// A part of a subject's operations, newest first, and the total count. The caller has access to the subject.
 pub async fn of_subject(
     core: &Core,
     caller: &Caller,
@@ -65,11 +65,8 @@ pub async fn of_subject(
     after: Option<Place<Uuid>>,
     window: Window,
 ) -> Result<(Vec<OperationView>, i64)> {
-    window.check()?;
-    let _turn = core.turns.take(caller.account).await?;
-    let rows = store::of_subject(&core.db, subject, after, window).await?;
-    let total = store::count_of_subject(&core.db, subject).await?;
-    Ok((rows.into_iter().map(|row| row.view(caller.sees_everything())).collect(), total))
+    let query = ListOperations { subject: Some(subject.to_string()), after, ..ListOperations::default() };
+    listed(core, caller, None, None, &query, window).await
 }
 
 /// The operations that the caller may see, newest first, or those in the window, and the total number of matches.
@@ -82,12 +79,22 @@ pub async fn list(
     if (query.lane.is_some() || query.account_id.is_some()) && !caller.sees_everything() {
         return Err(Error::new(Code::Forbidden, "Only the provider can filter by lane and account."));
     }
-    window.check()?;
-    let _turn = core.turns.take(caller.account).await?;
     let only: Option<Vec<String>> =
         caller.scopes.subjects().map(|subjects| subjects.iter().map(ToString::to_string).collect());
-    let whose = caller.only_account();
-    let (rows, total) = store::list(&core.db, whose, only.as_deref(), query, window).await.map_err(list_error)?;
+    listed(core, caller, caller.only_account(), only.as_deref(), query, window).await
+}
+
+async fn listed(
+    core: &Core,
+    caller: &Caller,
+    whose: Option<AccountId>,
+    only: Option<&[String]>,
+    query: &ListOperations,
+    window: Window,
+) -> Result<(Vec<OperationView>, i64)> {
+    window.check()?;
+    let _turn = core.turns.take(caller.account).await?;
+    let (rows, total) = store::list(&core.db, whose, only, query, window).await.map_err(list_error)?;
     Ok((rows.into_iter().map(|row| row.view(caller.sees_everything())).collect(), total))
 }
 

@@ -21,10 +21,7 @@ pub(super) use claim::{Claimed, KnownWorkflows, SlotLimits, claim, next_due, que
 pub(super) use held::{abandon, mark_all_stuck};
 pub(super) use lanes::{add_lane, lane_checked, remove_lane, set_lane};
 pub use views::LogLine;
-pub(super) use views::{
-    OperationRow, active, by_ids, count_of_subject, count_stuck, current, get, hand_over, list, log_lines, of_subject,
-    stuck,
-};
+pub(super) use views::{OperationRow, active, by_ids, count_stuck, current, get, hand_over, list, log_lines, stuck};
 
 type Result<T> = sqlx::Result<T>;
 

@@ -10,7 +10,7 @@ use crate::core::Core;
 use crate::error;
 use crate::http::owned::{Ownable, Ownership};
 use crate::ids::AccountId;
-use crate::listing::{COUNTED, Place, Window};
+use crate::listing::{COUNTED, Window};
 use crate::operations::model::{ListOperations, OperationError, OperationState, OperationView};
 use crate::subjects::{CONTRACT_KIND, Subject};
 
@@ -100,43 +100,6 @@ pub(in crate::operations) async fn by_ids(db: &PgPool, ids: &[Uuid]) -> Result<V
         ids
     )
     .fetch_all(db)
-    .await
-}
-
-/// A part of a subject's operations, newest first.
-pub(in crate::operations) async fn of_subject(
-    db: &PgPool,
-    subject: &Subject,
-    after: Option<Place<Uuid>>,
-    window: Window,
-) -> Result<Vec<OperationRow>> {
-    sqlx::query_as!(
-        OperationRow,
-        r#"select id, number, subject_kind, subject_id, kind, state as "state: OperationState", progress, step,
-                  error_code, error_message, error_detail, host_task, created_at, started_at, ended_at
-           from operations
-           where subject_kind = $1 and subject_id = $2 and ($5::timestamptz is null or (created_at, id) < ($5, $6))
-           order by created_at desc, id desc limit $3 offset $4"#,
-        subject.kind,
-        subject.id,
-        window.limit,
-        window.offset,
-        after.map(|place| place.at),
-        after.map(|place| place.id)
-    )
-    .fetch_all(db)
-    .await
-}
-
-pub(in crate::operations) async fn count_of_subject(db: &PgPool, subject: &Subject) -> Result<i64> {
-    sqlx::query_scalar!(
-        r#"select count(*) as "n!" from (
-               select 1 from operations where subject_kind = $1 and subject_id = $2 limit $3) counted"#,
-        subject.kind,
-        subject.id,
-        COUNTED
-    )
-    .fetch_one(db)
     .await
 }
 
