@@ -2,7 +2,16 @@
 // show; after every (re)connection the service sends the current state of each, so nothing is missed.
 import type { Socket } from 'socket.io-client';
 import { queries, session } from './app.svelte';
-import { SERVERS, hasEnded, updated, type Operation, type ServerList, type StatsData, type Update } from './servers';
+import {
+  SERVERS,
+  hasEnded,
+  isNews,
+  updated,
+  type Operation,
+  type ServerList,
+  type StatsData,
+  type Update,
+} from './servers';
 
 /** Most subscriptions that the service accepts on one connection. */
 const MOST_WATCHED = 1000;
@@ -126,9 +135,10 @@ class Live {
   #operation(operation: Operation): void {
     const server = operation.serverId;
     if (server === null || server === undefined) return;
+    const changes = hasEnded(operation) || isNews(operation);
     this.#update(server, { operation });
-    // It may have made, changed or removed more than its server's status.
-    if (hasEnded(operation)) void queries.invalidateQueries({ queryKey: [SERVERS] });
+    // It decides what the server allows, and may have made, changed or removed more than its status.
+    if (changes) void queries.invalidateQueries({ queryKey: [SERVERS] });
   }
 
   #alerts(server: number, alerts: { id: number }[]): void {

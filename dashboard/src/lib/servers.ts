@@ -3,6 +3,8 @@ import type { components, operations } from '../api/schema';
 import { dataOf } from '../api/client';
 import { m } from '../i18n/texts/messages';
 import { api } from './app.svelte';
+import { now } from './clock.svelte';
+import { formatGibibytes, formatMebibytes } from './format';
 import { isServerStatus } from './states';
 
 export type Server = components['schemas']['ServerView'];
@@ -65,11 +67,19 @@ function rowOf(server: Server): ServerRow {
   return remember({ ...server, figures, operation: server.currentOperation ?? null });
 }
 
-/** What the row's server refuses: the reason, or null. The operation in progress is newer than the row's reasons. */
-export function refusal(row: ServerRow, action: keyof Server['actions']): string | null {
-  const free = action === 'update' || action === 'console';
-  if (row.operation && !free) return row.actions[action] ?? m.error_locked();
-  return row.actions[action] ?? null;
+/** Two sweeps have been missed: the figures say little about now. */
+export function isStale({ figures }: ServerRow): boolean {
+  return figures !== null && now() - figures.seenAt > 75_000;
+}
+
+export function sizeOf({ cores, memory, disk }: Server): string {
+  return [m.cores({ count: cores }), formatMebibytes(memory), formatGibibytes(disk)].join(' · ');
+}
+
+/** Whether this has not been known to work on its server: what the server allows now has to be fetched. */
+export function isNews({ id, serverId }: Operation): boolean {
+  const row = rowsById.get(serverId ?? 0);
+  return row !== undefined && row.operation?.id !== id;
 }
 
 /** The row with what the live view says; the same row if that changes nothing in it. */
